@@ -1,0 +1,139 @@
+# shellcheck shell=bash
+# SPDX-License-Identifier: GPL-2.0-or-later
+#
+# The commands of ./hpb: what each takes, and which steps it is made of.
+
+cmd_help() {
+    cat <<HELP
+usage: ./hpb COMMAND
+
+  demo              set everything up, then show the stock balloon and this one
+                    side by side in the same guest, and migrate it
+  build [WHAT...]   build: helper qemu qemu-asan module initrd kernel-source
+                    (default: helper qemu module initrd, all guest kernels)
+  test [SUITE...]   run tests: lint unit kunit qtest e2e spec (default: all)
+  bench [ROUNDS]    measure side by side, ROUNDS times (default 5)
+  run [--kernel K] [-- ARGS]
+                    boot the test guest with a console; ARGS go to QEMU
+                    (leave with Ctrl-A X)
+  env [--kernel K]  print HPB_QEMU, HPB_KERNEL, HPB_INITRD, HPB_MODULE
+  clean [--cache]   remove build outputs; --cache: downloads and QEMU too
+  help              this text
+
+K is a guest kernel series: $HPB_KERNELS (default ${HPB_KERNELS%% *}).
+
+Settings (environment):
+  HPB_QEMU_SRC=DIR  build this QEMU $HPB_QEMU_SERIES.x tree instead of Debian's
+  HPB_ACCEL=tcg|kvm accelerator for guests (default: try KVM by booting, else TCG)
+  HPB_JOBS=N        parallel compilations (default: all processors)
+  XDG_CACHE_HOME    downloads and the QEMU build are in its folder hpb
+HELP
+}
+
+# split_kernel ARGS...: set SERIES from --kernel K, REST to what follows.
+split_kernel() {
+    SERIES=${HPB_KERNELS%% *}
+    REST=()
+    while [ $# -gt 0 ]; do
+        case $1 in
+        --kernel)
+            [ $# -ge 2 ] || usage_error "--kernel needs a series (there are: $HPB_KERNELS)"
+            SERIES=$2
+            shift 2
+            ;;
+        --kernel=*) SERIES=${1#*=}; shift ;;
+        --) shift; REST=("$@"); break ;;
+        *) usage_error "unexpected argument '$1'" ;;
+        esac
+    done
+    check_kernel "$SERIES"
+}
+
+# prepare SERIES...: QEMU, and module and initrd for each kernel series.
+prepare() {
+    local series
+    hpb_start
+    take_lock
+    # shellcheck disable=SC2086 # a list of words
+    need_packages $HPB_PACKAGES_BUILD
+    build_qemu plain
+    for series in "$@"; do
+        build_initrd "$series"
+    done
+    drop_lock
+}
+
+cmd_build() {
+    local what series
+    local -a all=(helper qemu module initrd)
+    for what in "$@"; do
+        case $what in
+        helper | qemu | qemu-asan | module | initrd | kernel-source) ;;
+        *) usage_error "cannot build '$what' (there are: helper qemu qemu-asan module initrd kernel-source)" ;;
+        esac
+    done
+    [ $# -gt 0 ] || set -- "${all[@]}"
+    hpb_start
+    take_lock
+    # shellcheck disable=SC2086 # a list of words
+    need_packages $HPB_PACKAGES_BUILD
+    for what in "$@"; do
+        case $what in
+        helper) need_meson; need_qemu_source; qemu_set_paths plain
+            [ ! -f "$HPB_TOP/meson.build" ] || run_step "Helper library (plain)" build_helper plain ;;
+        qemu) build_qemu plain ;;
+        qemu-asan) build_qemu asan ;;
+        module) for series in $HPB_KERNELS; do build_module "$series"; done ;;
+        initrd) for series in $HPB_KERNELS; do build_initrd "$series"; done ;;
+        kernel-source) need_kernel_source; printf 'HPB_KERNEL_SOURCE=%s\n' "$KERNEL_SOURCE" ;;
+        esac
+    done
+    drop_lock
+}
+
+cmd_env() {
+    split_kernel "$@"
+    prepare "$SERIES" >&2
+    printf 'HPB_QEMU=%s\nHPB_KERNEL=%s\nHPB_INITRD=%s\nHPB_MODULE=%s\n' \
+        "$HPB_QEMU" "$HPB_KERNEL" "$HPB_INITRD" "$HPB_MODULE"
+}
+
+# harness PROGRAM ARGS...: run a Python program of ours with what it needs to know.
+harness() {
+    export HPB_QEMU HPB_BUILD HPB_CACHE
+    PYTHONPATH=$HPB_TOP/tests/e2e PYTHONDONTWRITEBYTECODE=1 /usr/bin/python3 "$@"
+}
+
+cmd_run() {
+    split_kernel "$@"
+    prepare "$SERIES" >&2
+    export HPB_KERNEL HPB_INITRD
+    harness -m hpbtest.interactive "${REST[@]}"
+}
+
+cmd_demo() {
+    [ $# -eq 0 ] || usage_error "demo takes no arguments"
+    prepare "${HPB_KERNELS%% *}"
+    export HPB_KERNEL HPB_INITRD
+    harness "$HPB_TOP/bench/demo.py"
+}
+
+cmd_bench() {
+    local rounds=${1:-5}
+    [[ $rounds =~ ^[1-9][0-9]*$ ]] && [ $# -le 1 ] || usage_error "bench takes a number of rounds"
+    prepare "${HPB_KERNELS%% *}"
+    export HPB_KERNEL HPB_INITRD
+    harness "$HPB_TOP/bench/bench.py" --rounds "$rounds" --out "$HPB_BUILD/bench"
+}
+
+cmd_clean() {
+    case ${1:-} in
+    "") rm -rf "$HPB_BUILD" ;;
+    --cache)
+        hpb_start
+        take_lock
+        rm -rf "$HPB_BUILD" "${HPB_CACHE:?}"/{apt,src,qemu,kernels,meson,kunit}
+        ;;
+    *) usage_error "unexpected argument '$1'" ;;
+    esac
+}

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * hpb-touch: make the guest use memory, then give it back to the guest's kernel
+ *
+ * Fills anonymous memory so that the host has to back it, prints "TOUCHED n",
+ * and exits (the memory becomes free guest memory that the host still holds),
+ * or keeps it. dd into a tmpfs was rejected: it fills with 4 KiB pages and
+ * leaves free memory in pieces.
+ *
+ *   hpb-touch [-p zero|byte|random] [-s] [-f] [-k] MIB
+ *     -p  contents: nothing but a zero written to each page (zero), one
+ *         non-zero byte a page (byte, default), all bytes random (random)
+ *     -s  small pages (MADV_NOHUGEPAGE) instead of huge ones
+ *     -f  fragment: afterwards free every second 4 KiB page (implies -s)
+ *     -k  keep the memory until killed
+ */
+#include <errno.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define PAGE	4096UL
+#define HUGE	(2UL << 20)
+
+enum contents { ZERO, BYTE, RANDOM };
+
+static void fill(unsigned char *mem, size_t bytes, enum contents contents)
+{
+	uint64_t x = 0x9e3779b97f4a7c15ULL;
+	size_t i, j;
+
+	for (i = 0; i < bytes; i += PAGE) {
+		switch (contents) {
+		case ZERO:
+			*(volatile unsigned char *)(mem + i) = 0;
+			break;
+		case BYTE:
+			mem[i] = (unsigned char)(i / PAGE) | 1;
+			break;
+		case RANDOM:
+			for (j = 0; j < PAGE; j += sizeof(x)) {
+				x ^= x << 13;
+				x ^= x >> 7;
+				x ^= x << 17;
+				memcpy(mem + i + j, &x, sizeof(x));
+			}
+			break;
+		}
+	}
+}
+
+static int usage(void)
+{
+	fputs("usage: hpb-touch [-p zero|byte|random] [-s] [-f] [-k] MIB\n", stderr);
+	return 2;
+}
+
+int main(int argc, char **argv)
+{
+	enum contents contents = BYTE;
+	int small = 0, fragment = 0, keep = 0, opt;
+	unsigned char *mem;
+	size_t bytes, i;
+
+	while ((opt = getopt(argc, argv, "p:sfk")) != -1) {
+		switch (opt) {
+		case 'p':
+			contents = !strcmp(optarg, "zero") ? ZERO :
+				   !strcmp(optarg, "random") ? RANDOM : BYTE;
+			break;
+		case 's':
+			small = 1;
+			break;
+		case 'f':
+			small = fragment = 1;
+			break;
+		case 'k':
+			keep = 1;
+			break;
+		default:
+			return usage();
+		}
+	}
+	if (optind + 1 != argc || atol(argv[optind]) <= 0)
+		return usage();
+	bytes = (size_t)atol(argv[optind]) << 20;
+
+	mem = mmap(NULL, bytes + HUGE, PROT_READ | PROT_WRITE,
+		   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (mem == MAP_FAILED) {
+		fprintf(stderr, "hpb-touch: mmap of %zu MiB: %s\n", bytes >> 20, strerror(errno));
+		return 1;
+	}
+	mem = (unsigned char *)(((uintptr_t)mem + HUGE - 1) & ~(HUGE - 1));
+	if (madvise(mem, bytes, small ? MADV_NOHUGEPAGE : MADV_HUGEPAGE))
+		fprintf(stderr, "hpb-touch: madvise: %s (goes on)\n", strerror(errno));
+
+	fill(mem, bytes, contents);
+	for (i = 0; fragment && i < bytes; i += 2 * PAGE)
+		madvise(mem + i, PAGE, MADV_DONTNEED);
+
+	printf("TOUCHED %zu\n", bytes >> 20);
+	fflush(stdout);
+	while (keep)
+		pause();
+	return 0;
+}
