@@ -47,7 +47,7 @@ compile_guest_programs() {
     local program
     mkdir -p "$HPB_BUILD/guest"
     for program in touch pattern agent; do
-        gcc -std=gnu11 -O2 -Wall -Wextra -Werror -static -o "$HPB_BUILD/guest/hpb-$program" \
+        gcc -std=gnu11 -D_GNU_SOURCE -O2 -Wall -Wextra -Werror -static -o "$HPB_BUILD/guest/hpb-$program" \
             "$HPB_TOP/tests/e2e/guest/$program.c"
     done
 }
@@ -86,7 +86,7 @@ compile_initrd() {
     mkdir -p "$root"/{bin,sbin,proc,sys,dev,etc,tmp,run}
     cp /bin/busybox "$root/bin/"
     # Applets are made as links here: at boot they would cost memory and time.
-    "$root/bin/busybox" --list | while read -r applet; do ln -sf busybox "$root/bin/$applet"; done
+    "$root/bin/busybox" --list | grep -vx busybox | while read -r applet; do ln -sf busybox "$root/bin/$applet"; done
     cp "$HPB_BUILD"/guest/hpb-* "$root/bin/"
     install -m 755 "$HPB_TOP/tests/e2e/guest/init" "$root/init"
     copy_modules "$root" "$kernel" "$abi"

@@ -124,11 +124,14 @@ configure_qemu() {
 }
 
 # assemble_firmware: what a PC needs at run time, from Debian's seabios and QEMU's own option ROMs.
+# QEMU's configure builds those only where gcc -m32 links (gcc-multilib); they do not need that.
 assemble_firmware() {
-    local file
-    make -s -C "$QEMU_BUILD/pc-bios/optionrom" all
-    mkdir -p "$QEMU_FIRMWARE"
-    for file in "$QEMU_BUILD"/pc-bios/optionrom/*.bin /usr/share/seabios/*.bin; do
+    local file rom=$QEMU_TREE/optionrom
+    mkdir -p "$rom" "$QEMU_FIRMWARE"
+    printf '%s\n' "TOPSRC_DIR=$QEMU_TREE/src" CC=gcc OBJCOPY=objcopy PYTHON=/usr/bin/python3 >"$rom/config.mak"
+    make -s -C "$rom" -f "$QEMU_TREE/src/pc-bios/optionrom/Makefile" config-cc.mak
+    make -s -C "$rom" -f "$QEMU_TREE/src/pc-bios/optionrom/Makefile" all
+    for file in "$rom"/*.bin /usr/share/seabios/*.bin; do
         install_if_changed "$file" "$QEMU_FIRMWARE/$(basename "$file")"
     done
 }

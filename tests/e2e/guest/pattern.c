@@ -29,7 +29,7 @@
 
 #define PAGE		4096UL
 #define WORDS		(PAGE / sizeof(uint64_t))
-#define STEP		0x9e3779b97f4a7c15ULL	/* odd: all words of a page differ */
+#define STEP		UINT64_C(0x9e3779b97f4a7c15)	/* odd: all words of a page differ */
 #define CHECK_NS	500000000LL		/* of every second */
 #define REWRITE_EVERY	8
 
@@ -39,10 +39,10 @@ static size_t nr_pages;
 
 static uint64_t seed(size_t page, uint32_t gen)
 {
-	uint64_t x = (uint64_t)page * 0xff51afd7ed558ccdULL + ((uint64_t)gen << 40) + 1;
+	uint64_t x = (uint64_t)page * UINT64_C(0xff51afd7ed558ccd) + ((uint64_t)gen << 40) + 1;
 
 	x ^= x >> 33;
-	x *= 0xc4ceb9fe1a85ec53ULL;
+	x *= UINT64_C(0xc4ceb9fe1a85ec53);
 	return x ^ (x >> 29);
 }
 
