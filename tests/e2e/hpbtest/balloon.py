@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Setting targets and measuring how long they take, the same way for every balloon."""
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from .guest import BALLOON_ID, MIB, Guest
+
+RESIZE_SECONDS = 120.0
+# Pause between two queries: fine against the few milliseconds that are measured, and
+# long enough that asking does not slow down the balloon that takes a second.
+POLL_SECONDS = 0.0002
+
+
+class BalloonError(Exception):
+    """A balloon did not get where it was told to go."""
+
+
+def actual(guest: Guest) -> int:
+    """Size of the guest by query-balloon, in bytes."""
+    return guest.qmp.execute("query-balloon")["actual"]
+
+
+def set_target(guest: Guest, size: int) -> None:
+    """Ask for a guest size in bytes."""
+    guest.qmp.execute("balloon", value=size)
+
+
+def wait_actual(guest: Guest, size: int, timeout: float = RESIZE_SECONDS, tolerance: int = 0) -> None:
+    """Poll query-balloon until the guest has that size.
+
+    BALLOON_CHANGE is not used: it is rate-limited to one a second and would hide
+    how long the change took.
+    """
+    deadline = time.monotonic() + timeout
+    while abs((now := actual(guest)) - size) > tolerance:
+        if time.monotonic() > deadline:
+            raise BalloonError(f"guest {guest.name} is at {now // MIB} MiB {timeout:g} s after it was asked to go to "
+                               f"{size // MIB} MiB; its console ends:\n{guest.console.tail()}")
+        time.sleep(POLL_SECONDS)
+
+
+def resize(guest: Guest, size: int, timeout: float = RESIZE_SECONDS) -> float:
+    """Go to a size; returns the seconds from the command until query-balloon shows it."""
+    start = time.perf_counter()
+    set_target(guest, size)
+    wait_actual(guest, size, timeout)
+    return time.perf_counter() - start
+
+
+@dataclass
+class Traffic:
+    """What went through the balloon's queues."""
+    requests: int = 0
+    descriptors: int = 0
+
+
+class QueueTrace:
+    """Counts requests and descriptors by QEMU's trace event virtqueue_pop.
+
+    The event covers all virtio devices: use it with a guest whose only active
+    virtio device is the balloon. Needs QEMU started with trace_args().
+    """
+
+    def __init__(self, guest: Guest, log: Path):
+        self._guest = guest
+        self._log = log
+        self._start = 0
+
+    @staticmethod
+    def trace_args(log: Path) -> list[str]:
+        """QEMU arguments that send trace events to a file."""
+        return ["-D", str(log)]
+
+    def __enter__(self) -> "QueueTrace":
+        self._start = self._log.stat().st_size if self._log.exists() else 0
+        self._guest.qmp.execute("trace-event-set-state", name="virtqueue_pop", enable=True)
+        self.traffic = Traffic()
+        return self
+
+    def __exit__(self, kind: object, value: object, trace: object) -> None:
+        if not self._guest.alive():
+            return
+        self._guest.qmp.execute("trace-event-set-state", name="virtqueue_pop", enable=False)
+        if not self._log.exists():
+            return
+        with self._log.open(encoding="utf-8", errors="replace") as file:
+            file.seek(self._start)
+            for match in re.finditer(r"virtqueue_pop vq \S+ elem \S+ in_num (\d+) out_num (\d+)", file.read()):
+                self.traffic.requests += 1
+                self.traffic.descriptors += int(match[1]) + int(match[2])
+
+
+def qom_path() -> str:
+    """QOM path of the balloon."""
+    return f"/machine/peripheral/{BALLOON_ID}"
