@@ -1,0 +1,373 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * virtio-balloon-hp [1] pages: take blocks from the page allocator, return them.
+ *
+ * Theory of operation
+ *
+ * Blocks are taken in stages, each tried until it has nothing more to give:
+ *
+ *   FREE     blocks that are free now, from the node that has most of them, so
+ *            that no node is emptied before the others. Nothing is reclaimed,
+ *            nothing is woken, a failure costs next to nothing.
+ *   COMPACT  the allocator may compact memory, and gives up easily.
+ *   RECLAIM  the allocator may reclaim page cache and compact harder. It never
+ *            kills and never touches its reserves.
+ *
+ * Before each batch the guest's own need is looked at: what is left when the
+ * batch is gone must not be less than the floor (floor_mib).
+ *
+ * Blocks are not movable and therefore not taken from ZONE_MOVABLE or CMA
+ * areas: a ballooned block there would break the promise that whoever asks for
+ * memory in them gets it. They are plain pages of high order, not compound
+ * ones, because only then every page of them can carry PageOffline.
+ *
+ * Invariants
+ *  - A block is in exactly one place: the allocator, a pool, or a slot.
+ *  - Blocks in a pool, or in a slot that has been sent, are hidden; and blocks
+ *    are hidden only there.
+ *
+ * Rejected: order-10 blocks that are split. They halve the number of
+ * allocations, but split pages go back to the allocator one by one, which
+ * costs 40 times what returning the blocks whole does.
+ */
+#include <linux/gfp.h>
+#include <linux/log2.h>
+#include <linux/moduleparam.h>
+#include <linux/mmzone.h>
+#include <linux/sched.h>
+
+#include "balloon_hp.h"
+#include "trace.h"
+
+static unsigned int floor_mib;
+module_param(floor_mib, uint, 0644);
+MODULE_PARM_DESC(floor_mib,
+		 "memory the balloon leaves available to the guest, in MiB of what /proc/meminfo calls MemAvailable; 0 (default): a 32nd of the guest's memory, at least 32 MiB");
+
+/*
+ * Share of all memory that stays available, and its smallest value. A 32nd
+ * keeps a guest of any size above its watermarks and its user space alive.
+ */
+#define HPB_FLOOR_SHARE		32
+#define HPB_FLOOR_MIN		SZ_32M
+
+/* Blocks a RECLAIM batch may take: reclaim is slow, progress must show. */
+#define HPB_RECLAIM_BATCH	32
+
+enum {
+	HPB_TAKE_FREE,
+	HPB_TAKE_COMPACT,
+	HPB_TAKE_RECLAIM,
+	HPB_TAKE_NOTHING,
+};
+
+/* No __GFP_ZERO: contents are given up. No reserves, no OOM killer. */
+#define HPB_GFP_FREE	(__GFP_NOWARN | __GFP_NOMEMALLOC | __GFP_NORETRY | \
+			 __GFP_THISNODE)
+#define HPB_GFP_COMPACT	(GFP_KERNEL | __GFP_NOWARN | __GFP_NOMEMALLOC | \
+			 __GFP_NORETRY)
+#define HPB_GFP_RECLAIM	(GFP_KERNEL | __GFP_NOWARN | __GFP_NOMEMALLOC | \
+			 __GFP_RETRY_MAYFAIL)
+
+void hpb_pool_init(struct hpb_pool *pool)
+{
+	INIT_LIST_HEAD(&pool->runs);
+	pool->blocks = 0;
+}
+
+static void hpb_pool_add(struct hpb *bh, struct hpb_pool *pool,
+			 struct hpb_range run, struct list_head *before)
+{
+	struct page *page = hpb_block_page(bh, run.first);
+
+	set_page_private(page, run.count);
+	list_add_tail(&page->lru, before);
+	pool->blocks += run.count;
+}
+
+static struct hpb_range hpb_pool_del(struct hpb *bh, struct hpb_pool *pool,
+				     struct page *page)
+{
+	struct hpb_range run = {
+		.first = hpb_page_block(bh, page),
+		.count = page_private(page),
+	};
+
+	list_del(&page->lru);
+	set_page_private(page, 0);
+	pool->blocks -= run.count;
+	return run;
+}
+
+void hpb_pool_put(struct hpb *bh, struct hpb_pool *pool, struct hpb_range run)
+{
+	lockdep_assert_held(&bh->lock);
+	if (run.count)
+		hpb_pool_add(bh, pool, run, &pool->runs);
+}
+
+unsigned long hpb_pool_clip(struct hpb *bh, struct hpb_pool *pool,
+			    struct hpb_range *r, unsigned int cap,
+			    unsigned int *nr, unsigned long max,
+			    u64 start, u64 end)
+{
+	unsigned long moved = 0;
+	struct page *page, *next;
+
+	lockdep_assert_held(&bh->lock);
+	list_for_each_entry_safe(page, next, &pool->runs, lru) {
+		struct hpb_range run = {
+			.first = hpb_page_block(bh, page),
+			.count = page_private(page),
+		};
+		struct hpb_range part = hpb_range_clip(&run, start, end);
+
+		if (*nr == cap || moved == max)
+			break;
+		if (!part.count)
+			continue;
+
+		hpb_pool_del(bh, pool, page);
+		/* What is before the part, the part, and what is behind. */
+		hpb_pool_put(bh, pool, hpb_range_cut(&run, part.first - run.first));
+		part = hpb_range_cut(&run, min3((unsigned long)part.count,
+						max - moved,
+						(unsigned long)bh->max_range));
+		if (run.count) {
+			/* Stays where the run was, and is looked at again. */
+			hpb_pool_add(bh, pool, run, &next->lru);
+			next = hpb_block_page(bh, run.first);
+		}
+		r[(*nr)++] = part;
+		moved += part.count;
+	}
+	return moved;
+}
+
+unsigned long hpb_pool_get(struct hpb *bh, struct hpb_pool *pool,
+			   struct hpb_range *r, unsigned int cap,
+			   unsigned int *nr, unsigned long max)
+{
+	return hpb_pool_clip(bh, pool, r, cap, nr, max, 0, U64_MAX);
+}
+
+unsigned long hpb_pool_count(struct hpb *bh, const struct hpb_pool *pool,
+			     u64 start, u64 end)
+{
+	unsigned long blocks = 0;
+	struct page *page;
+
+	lockdep_assert_held(&bh->lock);
+	list_for_each_entry(page, &pool->runs, lru) {
+		struct hpb_range run = {
+			.first = hpb_page_block(bh, page),
+			.count = page_private(page),
+		};
+
+		blocks += hpb_range_clip(&run, start, end).count;
+	}
+	return blocks;
+}
+
+void hpb_pool_move(struct hpb *bh, struct hpb_pool *to, struct hpb_pool *from)
+{
+	lockdep_assert_held(&bh->lock);
+	list_splice_tail_init(&from->runs, &to->runs);
+	to->blocks += from->blocks;
+	from->blocks = 0;
+}
+
+unsigned long hpb_node_free_blocks(int nid, unsigned int order, bool movable)
+{
+	unsigned long blocks = 0;
+	unsigned int zid, o;
+
+	for (zid = 0; zid < MAX_NR_ZONES; zid++) {
+		struct zone *zone = &NODE_DATA(nid)->node_zones[zid];
+
+		if (!populated_zone(zone) || (zid == ZONE_MOVABLE && !movable))
+			continue;
+		for (o = order; o <= HPB_MAX_ORDER; o++)
+			blocks += READ_ONCE(zone->free_area[o].nr_free) <<
+				  (o - order);
+	}
+	return blocks;
+}
+
+/* Blocks that can go before the guest is at its floor. */
+static unsigned long hpb_spare_blocks(struct hpb *bh)
+{
+	u64 available = (u64)max(si_mem_available(), 0L) << PAGE_SHIFT;
+	u64 total, floor = (u64)READ_ONCE(floor_mib) * SZ_1M;
+
+	if (!floor) {
+		total = (u64)totalram_pages() << PAGE_SHIFT;
+		/* The floor must not sink as the balloon grows. */
+		if (!virtio_has_feature(bh->vdev, VIRTIO_BALLOON_HP_F_DEFLATE_ON_OOM))
+			total += (u64)READ_ONCE(bh->held.blocks) << bh->shift;
+		floor = max_t(u64, total / HPB_FLOOR_SHARE, HPB_FLOOR_MIN);
+	}
+	return available > floor ? (available - floor) >> bh->shift : 0;
+}
+
+static int hpb_fullest_node(struct hpb *bh, const struct hpb_take *take)
+{
+	unsigned long most = 0;
+	int nid, best = NUMA_NO_NODE;
+
+	for_each_node_state(nid, N_MEMORY) {
+		unsigned long n = hpb_node_free_blocks(nid, bh->order, false);
+
+		if (n > most && !node_isset(nid, take->empty)) {
+			most = n;
+			best = nid;
+		}
+	}
+	return best;
+}
+
+static struct page *hpb_alloc(struct hpb *bh, struct hpb_take *take, int nid)
+{
+	switch (take->stage) {
+	case HPB_TAKE_FREE:
+		return alloc_pages_node(nid, HPB_GFP_FREE, bh->order);
+	case HPB_TAKE_COMPACT:
+		return alloc_pages(HPB_GFP_COMPACT, bh->order);
+	default:
+		return alloc_pages(HPB_GFP_RECLAIM, bh->order);
+	}
+}
+
+/* Blocks from one node (FREE) or anywhere; fewer than wanted ends the stage. */
+static unsigned long hpb_take_stage(struct hpb *bh, struct hpb_take *take,
+				    struct hpb_slot *slot, unsigned long want)
+{
+	int nid = NUMA_NO_NODE;
+	unsigned long got = 0;
+
+	if (take->stage == HPB_TAKE_FREE) {
+		nid = hpb_fullest_node(bh, take);
+		if (nid == NUMA_NO_NODE) {
+			take->stage++;
+			return 0;
+		}
+	} else if (take->stage == HPB_TAKE_RECLAIM) {
+		want = min_t(unsigned long, want, HPB_RECLAIM_BATCH);
+	}
+
+	/* One entry more may be needed by each block. */
+	while (got < want && slot->nr < slot->cap) {
+		struct page *page = hpb_alloc(bh, take, nid);
+
+		if (!page) {
+			if (nid != NUMA_NO_NODE)
+				node_set(nid, take->empty);
+			else
+				take->stage++;
+			break;
+		}
+		slot->nr = hpb_ranges_add(slot->ranges, slot->nr, bh->max_range,
+					  hpb_page_block(bh, page));
+		got++;
+		cond_resched();
+	}
+	return got;
+}
+
+unsigned long hpb_take_blocks(struct hpb *bh, struct hpb_take *take,
+			      struct hpb_slot *slot, unsigned long want,
+			      enum hpb_stop *why)
+{
+	unsigned long spare = hpb_spare_blocks(bh);
+	unsigned long got = 0;
+
+	lockdep_assert_held(&bh->op);
+	if (want > spare) {
+		want = spare;
+		*why = HPB_STOP_FLOOR;
+	} else {
+		*why = HPB_STOP_NO_BLOCKS;
+	}
+
+	slot->nr = 0;
+	while (!got && want && take->stage < HPB_TAKE_NOTHING)
+		got = hpb_take_stage(bh, take, slot, want);
+	if (want && !got)
+		*why = HPB_STOP_NO_BLOCKS;
+
+	slot->blocks = got;
+	slot->nr = hpb_ranges_merge(slot->ranges, slot->nr, bh->max_range);
+	trace_hpb_taken(bh->vdev->index, slot->nr, (u64)got << bh->shift);
+	return got;
+}
+
+/*
+ * With DEFLATE_ON_OOM the balloon is memory the guest can have when it needs
+ * it, and stays in the totals that user space sizes itself by, as with the
+ * traditional balloon.
+ */
+static void hpb_account(struct hpb *bh, struct page *page, bool there)
+{
+	long pages = 1L << bh->order;
+
+	if (!virtio_has_feature(bh->vdev, VIRTIO_BALLOON_HP_F_DEFLATE_ON_OOM))
+		adjust_managed_page_count(page, there ? pages : -pages);
+}
+
+void hpb_hide(struct hpb *bh, const struct hpb_range *r, unsigned int nr)
+{
+	unsigned int i;
+	u32 b, p;
+
+	for (i = 0; i < nr; i++) {
+		for (b = 0; b < r[i].count; b++) {
+			struct page *page = hpb_block_page(bh, r[i].first + b);
+
+			for (p = 0; p < 1U << bh->order; p++)
+				__SetPageOffline(page + p);
+			hpb_account(bh, page, false);
+		}
+		cond_resched();
+	}
+}
+
+void hpb_return(struct hpb *bh, struct hpb_range run)
+{
+	u32 b, p;
+
+	for (b = 0; b < run.count; b++) {
+		struct page *page = hpb_block_page(bh, run.first + b);
+
+		for (p = 0; p < 1U << bh->order; p++)
+			__ClearPageOffline(page + p);
+		hpb_account(bh, page, true);
+		__free_pages(page, bh->order);
+		cond_resched();
+	}
+	trace_hpb_returned(bh->vdev->index, 1, (u64)run.count << bh->shift);
+}
+
+void hpb_return_bare(struct hpb *bh, struct hpb_range run)
+{
+	u32 b;
+
+	for (b = 0; b < run.count; b++)
+		__free_pages(hpb_block_page(bh, run.first + b), bh->order);
+	trace_hpb_returned(bh->vdev->index, 1, (u64)run.count << bh->shift);
+}
+
+void hpb_return_pool(struct hpb *bh, struct hpb_pool *pool)
+{
+	struct hpb_range run;
+	unsigned int nr;
+
+	for (;;) {
+		nr = 0;
+		spin_lock(&bh->lock);
+		hpb_pool_get(bh, pool, &run, 1, &nr, ULONG_MAX);
+		spin_unlock(&bh->lock);
+		if (!nr)
+			break;
+		hpb_return(bh, run);
+	}
+}
