@@ -145,12 +145,21 @@ class Result:
 
 
 class Agent:
-    """Client of hpb-agent (see tests/e2e/guest/agent.c for the protocol)."""
+    """Client of hpb-agent (see tests/e2e/guest/agent.c for the protocol).
 
-    def __init__(self, sock: socket.socket):
+    Nothing is sent before the agent's greeting: until then the guest's serial
+    line echoes and edits. A migration destination gets none, its agent runs.
+    """
+
+    def __init__(self, sock: socket.socket, running: bool = False):
         self._sock = sock
         self._buffer = b""
         self._id = 0
+        self._greeted = running
+
+    def expect_greeting(self) -> None:
+        """The guest restarts: wait for its agent before the next command."""
+        self._greeted = False
 
     def close(self) -> None:
         """Close the connection."""
@@ -177,11 +186,13 @@ class Agent:
         self._id += 1
         mine = f"{self._id:x}"
         deadline = time.monotonic() + timeout
+        while not self._greeted:
+            self._greeted = self._line(deadline, "(greeting)").endswith("A 1")
         self._sock.settimeout(timeout)
         self._sock.sendall(f"{mine} {command}\n".encode())
         output = b""
         while True:
-            # Lines that are not ours: the agent's greeting, answers to a command that timed out.
+            # Lines that are not ours answer a command that timed out.
             kind, ident, number = (self._line(deadline, command).split(" ") + ["", ""])[:3]
             if kind == "D" and number.isdigit():
                 while len(self._buffer) < int(number):

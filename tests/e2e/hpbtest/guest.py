@@ -55,6 +55,7 @@ class Guest:
         self.memory = memory
         self.log_dir = settings.build() / "e2e" / f"{name}-{os.getpid()}-{next(_serial)}"
         self._sockets = Path(tempfile.mkdtemp(prefix="hpb-"))
+        self._incoming = incoming
         self._wait_ready = wait_ready and not incoming
         self._ready_timeout = ready_timeout
         self.process: subprocess.Popen[bytes] | None = None
@@ -108,7 +109,7 @@ class Guest:
         for listener in listeners.values():
             listener.close()
         self.console = Console(connected["console"], self.log_dir / "console")
-        self.agent = Agent(connected["agent"])
+        self.agent = Agent(connected["agent"], running=self._incoming)
         try:
             self.qmp = Qmp(connected["qmp"])
         except QmpTimeout as error:
