@@ -226,12 +226,22 @@ static int hpb_init_vqs(struct hpb *bh)
 	unsigned int ring;
 	int err;
 
-	/* hpb_validate() saw to it that reporting does not come alone. */
+	/*
+	 * Transports number queues without gaps: the reporting queue is only
+	 * found behind a statistics queue, which is set up but not used (DRV-4)
+	 * if its feature was not negotiated.
+	 */
 	if (virtio_has_feature(bh->vdev, VIRTIO_BALLOON_HP_F_STATS))
 		nr = VIRTIO_BALLOON_HP_VQ_STATS + 1;
 	if (virtio_has_feature(bh->vdev, VIRTIO_BALLOON_HP_F_REPORTING))
 		nr = VIRTIO_BALLOON_HP_VQ_REPORTING + 1;
+	memset(bh->vqs, 0, sizeof(bh->vqs));
 	err = hpb_find_vqs(bh->vdev, nr, bh->vqs, info);
+	if (err && nr > VIRTIO_BALLOON_HP_VQ_REPORTING &&
+	    !virtio_has_feature(bh->vdev, VIRTIO_BALLOON_HP_F_STATS)) {
+		nr = VIRTIO_BALLOON_HP_VQ_DEFLATE + 1;
+		err = hpb_find_vqs(bh->vdev, nr, bh->vqs, info);
+	}
 	if (err) {
 		dev_err(&bh->vdev->dev, "cannot set up the device's %u queues (error %d)\n",
 			nr, err);
@@ -436,8 +446,8 @@ static int hpb_probe(struct virtio_device *vdev)
 	err = usable ? hpb_reporting_init(bh) : 0;
 	if (err)
 		dev_warn(&vdev->dev,
-			 "free pages are not reported (error %d): another driver, such as virtio_balloon, may do it already\n",
-			 err);
+			 "free pages are not reported (error %d; %d: another driver does it already)\n",
+			 err, -EBUSY);
 	return 0;
 
 free_stats:
@@ -533,16 +543,6 @@ static int hpb_validate(struct virtio_device *vdev)
 	if (virtio_has_feature(vdev, VIRTIO_BALLOON_HP_F_REPORTING) &&
 	    !hpb_reporting_safe()) {
 		dev_info(&vdev->dev, "free pages are not reported: page poisoning expects their contents to stay\n");
-		__virtio_clear_bit(vdev, VIRTIO_BALLOON_HP_F_REPORTING);
-	}
-	/*
-	 * Transports number queues without gaps, so the reporting queue can
-	 * only be found behind a statistics queue, which may not be set up
-	 * without its feature (DRV-4).
-	 */
-	if (virtio_has_feature(vdev, VIRTIO_BALLOON_HP_F_REPORTING) &&
-	    !virtio_has_feature(vdev, VIRTIO_BALLOON_HP_F_STATS)) {
-		dev_info(&vdev->dev, "free pages are not reported: the device has no statistics queue\n");
 		__virtio_clear_bit(vdev, VIRTIO_BALLOON_HP_F_REPORTING);
 	}
 	return 0;

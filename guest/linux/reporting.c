@@ -152,6 +152,8 @@ int hpb_reporting_init(struct hpb *bh)
 
 	if (!virtio_has_feature(bh->vdev, VIRTIO_BALLOON_HP_F_REPORTING))
 		return 0;
+	if (!bh->vqs[VIRTIO_BALLOON_HP_VQ_REPORTING])
+		return -ENXIO;
 	if (bh->unit > (u64)pageblock_nr_pages << PAGE_SHIFT) {
 		dev_warn(&bh->vdev->dev,
 			 "free pages are not reported: the device's unit of %llu bytes is larger than what the kernel reports (%lu bytes)\n",
