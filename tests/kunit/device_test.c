@@ -186,11 +186,6 @@ static void raw_refuse_second(struct hp_dev *dev, struct hp_request *req)
 	hp_refuse(req, 1, 1, VIRTIO_BALLOON_HP_DENIED);
 }
 
-static void raw_hold(struct hp_dev *dev, struct hp_request *req)
-{
-	req->hold = true;
-}
-
 static void device_answers_partially(struct kunit *test)
 {
 	struct raw *raw = raw_start(test);
@@ -209,13 +204,34 @@ static void device_answers_partially(struct kunit *test)
 	raw_stop(raw);
 }
 
+/* DEV-12 e: allowed, answered by unit, and seen */
+static void device_answers_not_out(struct kunit *test)
+{
+	struct raw *raw = raw_start(test);
+	struct virtio_balloon_hp_exception *exc =
+		(void *)(raw->resp + sizeof(struct virtio_balloon_hp_resp));
+	struct hp_fixture *fix = test->priv;
+
+	KUNIT_EXPECT_EQ(test, raw_deflate(raw, 0, 0), VIRTIO_BALLOON_HP_NOT_OUT);
+	KUNIT_EXPECT_EQ(test, raw_inflate(raw, 0, 0), VIRTIO_BALLOON_HP_OK);
+	KUNIT_EXPECT_EQ(test, raw_deflate(raw, 0, 2), VIRTIO_BALLOON_HP_PARTIAL);
+	KUNIT_EXPECT_EQ(test, le32_to_cpu(exc->first), 1);
+	KUNIT_EXPECT_EQ(test, le32_to_cpu(exc->count), 2);
+	KUNIT_EXPECT_EQ(test, le16_to_cpu(exc->status), VIRTIO_BALLOON_HP_NOT_OUT);
+	KUNIT_EXPECT_EQ(test, raw->dev->seen.not_out, 3);
+	KUNIT_EXPECT_EQ(test, raw->dev->nr_offences, 0);
+	KUNIT_EXPECT_EQ(test, hp_dev_actual(raw->dev), 0);
+	fix->not_out = true;
+	raw_stop(raw);
+}
+
 static void device_forgets_on_reset(struct kunit *test)
 {
 	struct raw *raw = raw_start(test);
 	struct hp_dev *dev = raw->dev;
 
 	KUNIT_ASSERT_EQ(test, raw_inflate(raw, 0, 0), VIRTIO_BALLOON_HP_OK);
-	dev->decide = raw_hold;
+	dev->decide = hp_hold_all;
 	raw_send(raw, 0, 1, raw_prepare(raw, VIRTIO_BALLOON_HP_REQ_INFLATE, 1, 1));
 	HP_WAIT(dev, dev->nr_busy == 1);
 	raw_stop(raw);
@@ -294,7 +310,7 @@ static void raw_twice_in_flight(struct raw *raw)
 {
 	struct hp_dev *dev = raw->dev;
 
-	dev->decide = raw_hold;
+	dev->decide = hp_hold_all;
 	raw_send(raw, 0, 1, raw_prepare(raw, VIRTIO_BALLOON_HP_REQ_INFLATE, 0, 0));
 	HP_WAIT(dev, dev->nr_busy == 1);
 	raw_spoilt(raw, 1, raw_prepare(raw, VIRTIO_BALLOON_HP_REQ_INFLATE, 0, 0));
@@ -325,11 +341,6 @@ static void raw_inflate_twice(struct raw *raw)
 			VIRTIO_BALLOON_HP_INVAL);
 }
 
-static void raw_deflate_not_out(struct raw *raw)
-{
-	raw_deflate(raw, 0, 0);
-}
-
 static void raw_write_while_out(struct raw *raw)
 {
 	raw_inflate(raw, 0, 0);
@@ -341,7 +352,7 @@ static void raw_write_in_flight(struct raw *raw)
 {
 	struct hp_dev *dev = raw->dev;
 
-	dev->decide = raw_hold;
+	dev->decide = hp_hold_all;
 	raw_send(raw, 0, 1, raw_prepare(raw, VIRTIO_BALLOON_HP_REQ_INFLATE, 0, 0));
 	HP_WAIT(dev, dev->nr_busy == 1);
 	((u8 *)page_address(raw->block[0]))[4096] ^= 1;
@@ -354,7 +365,7 @@ static void raw_write_before_yes(struct raw *raw)
 	struct hp_dev *dev = raw->dev;
 
 	raw_inflate(raw, 0, 0);
-	dev->decide = raw_hold;
+	dev->decide = hp_hold_all;
 	raw_send(raw, 1, 1, raw_prepare(raw, VIRTIO_BALLOON_HP_REQ_DEFLATE, 0, 0));
 	HP_WAIT(dev, dev->nr_busy == 1);
 	((u8 *)page_address(raw->block[0]))[0] ^= 1;
@@ -372,7 +383,7 @@ static void raw_write_reported(struct raw *raw)
 {
 	struct hp_dev *dev = raw->dev;
 
-	dev->decide = raw_hold;
+	dev->decide = hp_hold_all;
 	raw_send(raw, 3, 1, raw_prepare(raw, VIRTIO_BALLOON_HP_REQ_REPORT, 0, 0));
 	HP_WAIT(dev, dev->nr_busy == 1);
 	((u8 *)page_address(raw->block[0]))[0] ^= 1;
@@ -496,7 +507,6 @@ static const struct raw_case {
 	{ "reserved memory", 12, raw_not_ram },
 	{ "behind memory", 12, raw_behind_memory },
 	{ "inflated twice", 13, raw_inflate_twice },
-	{ "deflated while not out", 13, raw_deflate_not_out },
 	{ "written while out", 13, raw_write_while_out },
 	{ "written in an inflate", 13, raw_write_in_flight },
 	{ "written before the yes", 13, raw_write_before_yes },
@@ -532,19 +542,13 @@ static void device_notes_offence(struct kunit *test)
 static struct kunit_case device_cases[] = {
 	KUNIT_CASE(device_accepts_correct_requests),
 	KUNIT_CASE(device_answers_partially),
+	KUNIT_CASE(device_answers_not_out),
 	KUNIT_CASE(device_forgets_on_reset),
 	KUNIT_CASE_PARAM(device_notes_offence, raw_gen_params),
 	{}
 };
 
-static struct kunit_suite device_suite = {
-	.name = "virtio_balloon_hp_device",
-	.init = hp_test_init,
-	.exit = hp_test_exit,
-	.test_cases = device_cases,
-};
-
-kunit_test_suite(device_suite);
+HP_SUITE(virtio_balloon_hp_device, device_cases);
 
 MODULE_DESCRIPTION("KUnit tests of the virtio-balloon-hp test device");
 MODULE_LICENSE("GPL");

@@ -272,6 +272,8 @@ static void hp_dev_defaults(struct hp_dev *dev, const struct hp_params *params)
 	dev->config.preferred = cpu_to_le64(p->preferred);
 	dev->config.unit = cpu_to_le64(p->unit);
 	dev->config.max_ranges = cpu_to_le32(p->max_ranges);
+	if (p->lie)
+		dev->config = *p->lie;
 
 	mutex_init(&dev->lock);
 	spin_lock_init(&dev->config_lock);

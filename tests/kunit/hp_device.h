@@ -33,7 +33,7 @@
 
 #define HP_QUEUE_SIZE	1024	/* as the QEMU device has it */
 #define HP_REQUESTS	32	/* most requests the device holds at a time */
-#define HP_EXCEPTIONS	64	/* most exceptions a test can script */
+#define HP_EXCEPTIONS	512	/* more than any response has room for */
 #define HP_CHAIN	(HP_QUEUE_SIZE + 2)
 #define HP_STATS_BYTES	4096
 
@@ -112,6 +112,7 @@ typedef void hp_decide_fn(struct hp_dev *dev, struct hp_request *req);
  * @queue_size: 0 for HP_QUEUE_SIZE
  * @max_ranges: 0 for two less than the queue size
  * @decide:     verdicts from the first request on
+ * @lie:        configuration to show, whatever the device does
  */
 struct hp_params {
 	u64 features;
@@ -123,6 +124,7 @@ struct hp_params {
 	u16 queue_size;
 	u32 max_ranges;
 	hp_decide_fn *decide;
+	const struct virtio_balloon_hp_config *lie;
 };
 
 /**
@@ -134,6 +136,7 @@ struct hp_params {
  * @unsorted:  range descriptors below their predecessor
  * @unmerged:  range descriptors that continue their predecessor
  * @small:     range descriptors that are not multiples of preferred
+ * @not_out:   units asked back that were not out
  * @above:     inflates that went beyond requested
  * @kicks:     notifications of the driver, all queues
  * @resets:    resets after DRIVER_OK
@@ -148,6 +151,7 @@ struct hp_seen {
 	unsigned int unsorted;
 	unsigned int unmerged;
 	unsigned int small;
+	unsigned int not_out;
 	unsigned int above;
 	unsigned int kicks;
 	unsigned int resets;
@@ -267,7 +271,8 @@ void hp_refuse(struct hp_request *req, u32 first, u32 count, u16 status);
 
 /*
  * Returns the statistics buffer to the driver and waits for a new one.
- * Return: 0, or -ENOENT if there is none, -ETIMEDOUT if none came back.
+ * Return: 0, or -ENOENT if there is none for a second, -ETIMEDOUT if none came
+ * back.
  */
 int hp_dev_poll_stats(struct hp_dev *dev);
 

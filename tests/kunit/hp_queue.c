@@ -64,7 +64,15 @@ static void hp_put_used(struct hp_queue *q, u16 head, u32 len)
 
 void hp_refuse(struct hp_request *req, u32 first, u32 count, u16 status)
 {
-	if (WARN_ON(req->nr_exc == HP_EXCEPTIONS))
+	struct hp_exception *last = &req->exc[req->nr_exc - 1];
+
+	if (req->nr_exc && last->first + last->count == first &&
+	    last->status == status) {
+		last->count += count;
+		return;
+	}
+	/* the list is longer than a response: hp_fit() cuts before its end */
+	if (req->nr_exc == HP_EXCEPTIONS)
 		return;
 	req->exc[req->nr_exc++] = (struct hp_exception) {
 		.first = first, .count = count, .status = status,
@@ -176,9 +184,11 @@ static bool hp_parse(struct hp_queue *q, struct hp_request *req,
 	return hp_parse_ranges(dev, req, wlen);
 }
 
-/* One unit: is it RAM, and does the request make sense for it? */
-static bool hp_claim_unit(struct hp_dev *dev, struct hp_request *req, u64 addr)
+/* Unit @n: is it RAM, and does the request make sense for it? */
+static bool hp_claim_unit(struct hp_dev *dev, struct hp_request *req, u32 n,
+			  u64 addr)
 {
+	bool deflate = req->type == VIRTIO_BALLOON_HP_REQ_DEFLATE;
 	struct hp_memory *m = &dev->mem;
 	const char *type = hp_type_name(req->type);
 
@@ -191,11 +201,15 @@ static bool hp_claim_unit(struct hp_dev *dev, struct hp_request *req, u64 addr)
 			   type, addr);
 		return false;
 	}
-	if (hp_memory_is_out(m, addr) !=
-	    (req->type == VIRTIO_BALLOON_HP_REQ_DEFLATE)) {
-		hp_offence(dev, 13, "%s of %llx, which is %s", type, addr,
-			   hp_memory_is_out(m, addr) ? "out" : "not out");
+	if (!deflate && hp_memory_is_out(m, addr)) {
+		hp_offence(dev, 13, "%s of %llx, which is out", type, addr);
 		return false;
+	}
+	/* asking is allowed (DEV-12 e): it stays the driver's, unclaimed */
+	if (deflate && !hp_memory_is_out(m, addr)) {
+		dev->seen.not_out++;
+		hp_refuse(req, n, 1, VIRTIO_BALLOON_HP_NOT_OUT);
+		return true;
 	}
 	hp_memory_set_claimed(m, addr, true);
 	return true;
@@ -205,9 +219,10 @@ static bool hp_claim(struct hp_dev *dev, struct hp_request *req)
 {
 	struct hp_range *r, *undo_r;
 	u64 addr, undo;
+	u32 n = 0;
 
 	hp_for_each_unit(dev, req, r, addr)
-		if (!hp_claim_unit(dev, req, addr))
+		if (!hp_claim_unit(dev, req, n++, addr))
 			goto unclaim;
 	if (req->type != VIRTIO_BALLOON_HP_REQ_DEFLATE)
 		for (r = req->range; r < req->range + req->nr_ranges; r++)
@@ -249,11 +264,13 @@ static u64 hp_settle_units(struct hp_dev *dev, struct hp_request *req)
 	hp_for_each_unit(dev, req, r, addr) {
 		bool ok = !req->raw && !hp_unit_status(req, n++, &i);
 
-		hp_verify(dev, addr, report ? 19 : 13, "before the answer");
+		if (hp_memory_is_claimed(m, addr))
+			hp_verify(dev, addr, report ? 19 : 13, "before the answer");
 		hp_memory_set_claimed(m, addr, false);
 		if (ok)
 			done += m->unit;
-		if (ok && !report)
+		/* after a malformed answer the driver must hold all for out */
+		if (!report && (ok || (req->raw && inflate)))
 			hp_memory_set_out(m, addr, inflate);
 		/* a report may see its old contents, or zeroes, and no pattern */
 		if (report || (ok && !inflate && req->zeroed))
@@ -378,11 +395,12 @@ static bool hp_take(struct hp_queue *q)
 	list_del(&req->link);
 	dev->nr_busy++;
 	dev->seen.in_flight_max = max(dev->seen.in_flight_max, dev->nr_busy);
+	req->nr = dev->seen.requests[hp_queue_type(q)]++;
 	req->sane = hp_parse(q, req, &riov) && hp_claim(dev, req);
 	vringh_kiov_cleanup(&riov);
-	req->nr = dev->seen.requests[hp_queue_type(q)]++;
 	dev->seen.ranges[hp_queue_type(q)] += req->nr_ranges;
-	if (req->sane && dev->decide)
+	/* a request that the device itself refuses in part has its verdict */
+	if (req->sane && dev->decide && !req->nr_exc)
 		dev->decide(dev, req);
 	if (req->hold) {
 		list_add_tail(&req->link, &dev->held);
@@ -499,11 +517,9 @@ int hp_dev_poll_stats(struct hp_dev *dev)
 
 	if (!now)
 		return -ENOMEM;
-	mutex_lock(&dev->lock);
-	if (!dev->stats_here) {
-		mutex_unlock(&dev->lock);
+	if (!wait_event_timeout(dev->wq, READ_ONCE(dev->stats_here), HZ))
 		return -ENOENT;
-	}
+	mutex_lock(&dev->lock);
 	vringh_iov_pull_iotlb(&q->vrh, &dev->stats_iov, now, dev->stats_len);
 	if (memcmp(now, dev->stats_data, dev->stats_len))
 		hp_offence(dev, 20, "stats buffer changed while the device had it");

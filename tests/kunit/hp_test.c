@@ -77,6 +77,9 @@ static void hp_check_offences(struct kunit *test, struct hp_fixture *fix)
 		if (!(fix->forgive & BIT(drv)))
 			KUNIT_EXPECT_EQ_MSG(test, dev->offences[drv], 0,
 					    "the driver offended against DRV-%u", drv);
+	if (!fix->not_out)
+		KUNIT_EXPECT_EQ_MSG(test, dev->seen.not_out, 0,
+				    "units asked back that were not out");
 	if (!fix->forgive)
 		for (i = 0; i < min(dev->nr_offences, HP_OFFENCES); i++)
 			kunit_err(test, "offence: %s", dev->offence[i]);
@@ -150,13 +153,34 @@ void hp_expect_books(struct hp_dev *dev)
 
 void hp_expect_out(struct hp_dev *dev, u64 bytes)
 {
-	KUNIT_ASSERT_TRUE_MSG(dev->test,
-			      wait_event_timeout(dev->wq, hp_dev_actual(dev) == bytes,
-						 HP_PATIENCE) > 0,
-			      "%llu MiB are out, not %llu",
-			      hp_dev_actual(dev) >> 20, bytes >> 20);
+	wait_event_timeout(dev->wq, hp_dev_actual(dev) == bytes, HP_PATIENCE);
+	KUNIT_ASSERT_EQ_MSG(dev->test, hp_dev_actual(dev), bytes,
+			    "%llu MiB are out, not %llu",
+			    hp_dev_actual(dev) >> 20, bytes >> 20);
 	/* the driver acts on the last answer, and does not go on */
 	msleep(50);
 	KUNIT_EXPECT_EQ(dev->test, hp_dev_actual(dev), bytes);
 	hp_expect_books(dev);
+}
+
+void hp_hold_all(struct hp_dev *dev, struct hp_request *req)
+{
+	req->hold = true;
+}
+
+void hp_hold_inflate(struct hp_dev *dev, struct hp_request *req)
+{
+	req->hold = req->type == VIRTIO_BALLOON_HP_REQ_INFLATE;
+}
+
+void hp_hold_deflate(struct hp_dev *dev, struct hp_request *req)
+{
+	req->hold = req->type == VIRTIO_BALLOON_HP_REQ_DEFLATE;
+}
+
+void hp_set_decide(struct hp_dev *dev, hp_decide_fn *decide)
+{
+	mutex_lock(&dev->lock);
+	dev->decide = decide;
+	mutex_unlock(&dev->lock);
 }

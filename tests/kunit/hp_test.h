@@ -12,6 +12,7 @@
 #include <kunit/test.h>
 #include <linux/delay.h>
 
+#include "balloon_hp.h"
 #include "hp_device.h"
 
 #define HP_MIB(n)	((u64)(n) << 20)
@@ -24,6 +25,7 @@
  * struct hp_fixture - test->priv
  * @dev:     the device, if one is plugged in
  * @forgive: bit n: offences against DRV-n are what the test wants
+ * @not_out: the driver may ask for units back that are not out
  * @managed: pages that the page allocator managed before the test
  * @offline: pages marked PageOffline before the test
  * @free:    free pages before the test
@@ -31,6 +33,7 @@
 struct hp_fixture {
 	struct hp_dev *dev;
 	u32 forgive;
+	bool not_out;
 	unsigned long managed;
 	unsigned long offline;
 	unsigned long free;
@@ -49,11 +52,18 @@ struct hp_dev *hp_start(struct kunit *test, const struct hp_params *params);
 /* The same, without looking for a driver. */
 struct hp_dev *hp_plug(struct kunit *test, const struct hp_params *params);
 
+/* The driver's own structure: for reasons and counters, never to change it. */
+static inline struct hpb *hp_driver(struct hp_dev *dev)
+{
+	return dev->vdev.priv;
+}
+
 /* Fails the test unless @cond comes true; the device wakes who waits. */
-#define HP_WAIT(dev, cond)						\
-	KUNIT_ASSERT_TRUE_MSG((dev)->test,				\
-		wait_event_timeout((dev)->wq, cond, HP_PATIENCE) > 0,	\
-		"never came: %s", #cond)
+#define HP_WAIT(dev, cond) do {						\
+	bool came = wait_event_timeout((dev)->wq, cond, HP_PATIENCE);	\
+									\
+	KUNIT_ASSERT_TRUE_MSG((dev)->test, came, "never came: %s", #cond); \
+} while (0)
 
 /*
  * Waits until @bytes are out, lets the driver finish, and checks the books:
@@ -64,9 +74,32 @@ void hp_expect_out(struct hp_dev *dev, u64 bytes);
 /* Checks the books of what is out now. */
 void hp_expect_books(struct hp_dev *dev);
 
-/* Times that the driver's worker has run since the suite began. */
+/* Times that work items of the driver have run since the suite began. */
 unsigned int hp_worker_runs(void);
+
+/*
+ * A suite, for KUnit's suite_init and suite_exit: counts the driver's work.
+ */
 int hp_suite_init(struct kunit_suite *suite);
 void hp_suite_exit(struct kunit_suite *suite);
+
+#define HP_SUITE(suite_name, cases)					\
+	static struct kunit_suite suite_name = {			\
+		.name = #suite_name,					\
+		.suite_init = hp_suite_init,				\
+		.suite_exit = hp_suite_exit,				\
+		.init = hp_test_init,					\
+		.exit = hp_test_exit,					\
+		.test_cases = cases,					\
+	};								\
+	kunit_test_suite(suite_name)
+
+/* Verdicts for hp_params.decide that many tests share */
+void hp_hold_all(struct hp_dev *dev, struct hp_request *req);
+void hp_hold_inflate(struct hp_dev *dev, struct hp_request *req);
+void hp_hold_deflate(struct hp_dev *dev, struct hp_request *req);
+
+/* Sets hp_dev.decide between two requests; NULL: everything is done. */
+void hp_set_decide(struct hp_dev *dev, hp_decide_fn *decide);
 
 #endif /* HP_TEST_H */
