@@ -308,6 +308,13 @@ static inline u64 hpb_page_block(const struct hpb *bh, struct page *page)
 	return page_to_pfn(page) >> bh->order;
 }
 
+/* Ranges that fit into a request, now: a reset may have changed the limit. */
+static inline unsigned int hpb_slot_cap(const struct hpb *bh,
+					const struct hpb_slot *slot)
+{
+	return min(slot->cap, bh->max_ranges);
+}
+
 static inline bool hpb_running(struct hpb *bh)
 {
 	return READ_ONCE(bh->state) == HPB_RUNNING;

@@ -264,6 +264,13 @@ static void hpb_go(struct hpb *bh, bool usable)
 	hpb_kick(bh);
 }
 
+static bool hpb_slot_busy(const struct hpb_slot *slot)
+{
+	enum hpb_slot_state state = READ_ONCE(slot->state);
+
+	return state == HPB_SLOT_FILLING || state == HPB_SLOT_SETTLING;
+}
+
 /*
  * Stop and reset: nothing is out afterwards, no callback runs, and all blocks
  * are in bh->idle. @bh->op is held.
@@ -277,6 +284,8 @@ static void hpb_reset(struct hpb *bh, enum hpb_state state)
 	/* Who is adding a request has added it; nobody will add another. */
 	spin_lock_irqsave(&bh->vq_lock, flags);
 	spin_unlock_irqrestore(&bh->vq_lock, flags);
+	/* The OOM notifier does not take op; what it has begun ends soon. */
+	wait_event(bh->answered, !hpb_slot_busy(&bh->oom_slot));
 	hpb_stats_stop(bh);
 
 	virtio_reset_device(bh->vdev);

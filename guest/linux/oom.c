@@ -55,8 +55,12 @@ static bool hpb_oom_ask(struct hpb *bh)
 	slot->type = VIRTIO_BALLOON_HP_REQ_DEFLATE;
 	slot->nr = 0;
 	spin_lock(&bh->lock);
-	slot->blocks = hpb_pool_get(bh, &bh->held, slot->ranges, slot->cap,
-				    &slot->nr, HPB_OOM_BATCH);
+	/* Under the lock: a reset moves the blocks elsewhere, see hpb_reset(). */
+	slot->blocks = 0;
+	if (hpb_running(bh))
+		slot->blocks = hpb_pool_get(bh, &bh->held, slot->ranges,
+					    hpb_slot_cap(bh, slot), &slot->nr,
+					    HPB_OOM_BATCH);
 	bh->deflating += slot->blocks;
 	spin_unlock(&bh->lock);
 

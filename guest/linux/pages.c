@@ -256,7 +256,7 @@ static unsigned long hpb_take_stage(struct hpb *bh, struct hpb_take *take,
 	}
 
 	/* One entry more may be needed by each block. */
-	while (got < want && slot->nr < slot->cap) {
+	while (got < want && slot->nr < hpb_slot_cap(bh, slot)) {
 		struct page *page = hpb_alloc(bh, take, nid);
 
 		if (!page) {

@@ -38,7 +38,7 @@ unsigned int hpb_ranges_add(struct hpb_range *r, unsigned int nr, u32 max,
 			last->count++;
 			return nr;
 		}
-		if (block + 1 == last->first) {
+		if (last->first && block == last->first - 1) {
 			last->first--;
 			last->count++;
 			return nr;

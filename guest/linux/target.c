@@ -199,7 +199,8 @@ static int hpb_drain(struct hpb *bh, struct hpb_tally *tally)
 	int err = 0;
 
 	hpb_reap(bh, tally);
-	while (!err && hpb_in_flight(bh)) {
+	/* Who has waited in vain does not wait again. */
+	while (!err && tally->err != -ETIMEDOUT && hpb_in_flight(bh)) {
 		err = hpb_wait(bh);
 		hpb_reap(bh, tally);
 	}
@@ -259,8 +260,9 @@ static unsigned long hpb_fill_deflate(struct hpb *bh, struct hpb_pool *pool,
 				      u64 start, u64 end)
 {
 	spin_lock(&bh->lock);
-	slot->blocks = hpb_pool_clip(bh, pool, slot->ranges, slot->cap,
-				     &slot->nr, max, start, end);
+	slot->blocks = hpb_pool_clip(bh, pool, slot->ranges,
+				     hpb_slot_cap(bh, slot), &slot->nr, max,
+				     start, end);
 	bh->deflating += slot->blocks;
 	spin_unlock(&bh->lock);
 	slot->nr = hpb_ranges_merge(slot->ranges, slot->nr, bh->max_range);
@@ -365,8 +367,8 @@ static unsigned long hpb_fill_inflate(struct hpb *bh, struct hpb_take *take,
 				      enum hpb_stop *why)
 {
 	spin_lock(&bh->lock);
-	slot->blocks = hpb_pool_get(bh, &bh->idle, slot->ranges, slot->cap,
-				    &slot->nr, want);
+	slot->blocks = hpb_pool_get(bh, &bh->idle, slot->ranges,
+				    hpb_slot_cap(bh, slot), &slot->nr, want);
 	spin_unlock(&bh->lock);
 	slot->hidden = slot->blocks;
 	if (slot->hidden)
@@ -482,6 +484,7 @@ static void hpb_note_target(struct hpb *bh, u64 requested)
 	bh->told = false;
 	spin_lock(&bh->lock);
 	bh->oom_until = 0;
+	bh->stop = HPB_STOP_NONE;
 	spin_unlock(&bh->lock);
 	hpb_count(bh, HPB_C_TARGETS, 1);
 	trace_hpb_target(bh->vdev->index, requested,
