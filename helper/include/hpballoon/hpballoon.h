@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * libhpballoon: frees the host memory behind a guest by range
+ *
+ * This header includes all others; it is the one to include.
+ */
+#ifndef HPBALLOON_HPBALLOON_H
+#define HPBALLOON_HPBALLOON_H
+
+#include <hpballoon/error.h>
+#include <hpballoon/memory.h>
+#include <hpballoon/discard.h>
+
+#endif /* HPBALLOON_HPBALLOON_H */

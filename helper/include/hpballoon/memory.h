@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * libhpballoon: a mapping of guest memory, and what is known about it
+ *
+ * An HpbMemory is an immutable description of one mapping in this process,
+ * checked when it is created: what kind of memory backs it, by which call that
+ * is freed, and in which sizes. All questions about "what is this memory" are
+ * answered here once; work on ranges (discard.h) only looks the answers up.
+ *
+ * Threads: an HpbMemory may be used by any number of threads at once without a
+ * lock. Only hpb_memory_free() needs all others to be done with it.
+ *
+ * The library neither logs nor exits, starts no threads, installs no handlers,
+ * and allocates nothing whose size depends on the mapping or on a request.
+ */
+#ifndef HPBALLOON_MEMORY_H
+#define HPBALLOON_MEMORY_H
+
+#include <stdint.h>
+#include <glib.h>
+
+G_BEGIN_DECLS
+
+typedef struct HpbMemory HpbMemory;
+
+/* HpbMemoryDesc.flags */
+#define HPB_MEMORY_SHARED       (1u << 0)   /* mapped MAP_SHARED */
+#define HPB_MEMORY_READ_ONLY    (1u << 1)   /* file or mapping is read-only by intent */
+
+/*
+ * A mapping as its owner knows it. Initialise with HPB_MEMORY_DESC_INIT and
+ * set what is different, so that fields added later keep their default.
+ */
+typedef struct HpbMemoryDesc {
+    const char *name;       /* for messages ("pc.ram"); NULL: none. Copied. */
+    void *host;             /* address, multiple of page_size */
+    uint64_t length;        /* bytes, multiple of page_size, not 0 */
+    int fd;                 /* file that is mapped, -1: anonymous. Stays the
+                             * caller's and open while the HpbMemory lives. */
+    uint64_t fd_offset;     /* of host in the file, multiple of page_size */
+    uint64_t page_size;     /* of the backing: 4096, 2 MiB, 1 GiB ...; 0: find
+                             * out. Anonymous hugetlb memory (MAP_HUGETLB) is
+                             * only known by it, so must set it. */
+    uint32_t flags;         /* HPB_MEMORY_* */
+    uint32_t reserved0;     /* 0 */
+    uint64_t reserved[4];   /* 0 */
+} HpbMemoryDesc;
+
+#define HPB_MEMORY_DESC_INIT { .fd = -1 }
+
+/* What backs a mapping. Values are ABI: new ones are appended. */
+typedef enum HpbBacking {
+    HPB_BACKING_ANONYMOUS,          /* private anonymous, with or without THP */
+    HPB_BACKING_ANONYMOUS_SHARED,   /* MAP_SHARED | MAP_ANONYMOUS: shmem without a file */
+    HPB_BACKING_SHMEM,              /* memfd or tmpfs file, shared */
+    HPB_BACKING_FILE,               /* file of any other file system, shared */
+    HPB_BACKING_HUGETLB,            /* hugetlbfs file or hugetlb memfd, shared */
+    HPB_BACKING_HUGETLB_PRIVATE,    /* the same mapped private: the guest's
+                                     * pages are the mapping's own */
+    HPB_BACKING_HUGETLB_ANONYMOUS,  /* MAP_HUGETLB | MAP_ANONYMOUS, private or shared */
+} HpbBacking;
+
+/* The call that frees ranges of a mapping. Values are ABI: new ones are appended. */
+typedef enum HpbMethod {
+    HPB_METHOD_DONTNEED,            /* madvise(MADV_DONTNEED) */
+    HPB_METHOD_DONTNEED_LOCKED,     /* madvise(MADV_DONTNEED_LOCKED): some of it is
+                                     * mlocked and the kernel is 5.18 or later */
+    HPB_METHOD_REMOVE,              /* madvise(MADV_REMOVE) */
+    HPB_METHOD_PUNCH_HOLE,          /* fallocate(PUNCH_HOLE | KEEP_SIZE) */
+} HpbMethod;
+
+/*
+ * Check @desc against the kernel's own view and take it. Nothing is freed, no
+ * page touched and no file contents changed (holes are tried past its end).
+ *
+ * Refused, with the reason in @errp: descriptions that contradict themselves
+ * or the file; unmapped addresses; memory that is read-only or sealed; private
+ * mappings of files other than hugetlb; anything but regular files; file
+ * systems and kernels that cannot free parts of a file.
+ *
+ * Returns NULL and sets @errp (domain HPB_ERROR) when refused.
+ */
+HpbMemory *hpb_memory_new(const HpbMemoryDesc *desc, GError **errp);
+
+/* No thread may use @mem any more. The mapping and fd stay. NULL is allowed. */
+void hpb_memory_free(HpbMemory *mem);
+
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(HpbMemory, hpb_memory_free)
+
+/* Bytes in the mapping. */
+uint64_t hpb_memory_length(const HpbMemory *mem);
+
+/*
+ * Smallest range in bytes, a power of two: offset and length of every range
+ * are multiples of it. The page size of the backing.
+ */
+uint64_t hpb_memory_smallest_range(const HpbMemory *mem);
+
+/*
+ * Range size in bytes, a power of two, at least the smallest, in which memory
+ * is best freed: ranges whose offset and length are multiples of it split no
+ * huge page. For hugetlb its page size. For other memory the size of a
+ * transparent huge page (or what that would be on a kernel without), unless
+ * host address or file offset are so that huge pages and ranges cannot
+ * coincide: then the smallest range size.
+ */
+uint64_t hpb_memory_preferred_range(const HpbMemory *mem);
+
+HpbBacking hpb_memory_backing(const HpbMemory *mem);
+
+/* May change from DONTNEED to DONTNEED_LOCKED by a discard that needs it. */
+HpbMethod hpb_memory_method(const HpbMemory *mem);
+
+/*
+ * Whether a discarded range reads as zeroes until somebody writes to it. False
+ * only for a private mapping of a hugetlbfs file that has contents: these
+ * show up again.
+ */
+gboolean hpb_memory_discard_zeroes(const HpbMemory *mem);
+
+/*
+ * Stable lower-case words for traces and messages ("anonymous", "shmem", ...;
+ * "dontneed", "punch-hole", ...); "unknown" outside the enum. Never NULL,
+ * never freed.
+ */
+const char *hpb_backing_name(HpbBacking backing);
+const char *hpb_method_name(HpbMethod method);
+
+G_END_DECLS
+
+#endif /* HPBALLOON_MEMORY_H */

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * libhpballoon: the real system calls (see HpbSysOps)
+ *
+ * Part of step [5] memory of the data path. Nothing is decided here.
+ */
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <sys/mman.h>
+#include "memory-int.h"
+
+#define THP_SIZE_FILE "/sys/kernel/mm/transparent_hugepage/hpage_pmd_size"
+
+static int sys_fcntl_get(int fd, int cmd)
+{
+    return fcntl(fd, cmd);
+}
+
+static uint64_t sys_thp_size(void)
+{
+    g_autofree char *text = NULL;
+    guint64 size = 0;
+
+    /* Absent in kernels and containers without it: not an error */
+    if (g_file_get_contents(THP_SIZE_FILE, &text, NULL, NULL)) {
+        g_strchomp(text);
+        if (!g_ascii_string_to_unsigned(text, 10, 0, G_MAXUINT64, &size,
+                                        NULL)) {
+            size = 0;
+        }
+    }
+    return size;
+}
+
+const HpbSysOps hpb_sysops = {
+    .madvise = madvise,
+    .fallocate = fallocate,
+    .msync = msync,
+    .fstat = fstat,
+    .fstatfs = fstatfs,
+    .fcntl_get = sys_fcntl_get,
+    .thp_size = sys_thp_size,
+};
