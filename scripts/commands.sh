@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034,SC2153 # the parts use each other's variables
 # SPDX-License-Identifier: GPL-2.0-or-later
 #
 # The commands of ./hpb: what each takes, and which steps it is made of.
@@ -120,7 +120,9 @@ cmd_demo() {
 
 cmd_bench() {
     local rounds=${1:-5}
-    [[ $rounds =~ ^[1-9][0-9]*$ ]] && [ $# -le 1 ] || usage_error "bench takes a number of rounds"
+    if [[ ! $rounds =~ ^[1-9][0-9]*$ ]] || [ $# -gt 1 ]; then
+        usage_error "bench takes a number of rounds"
+    fi
     prepare "${HPB_KERNELS%% *}"
     export HPB_KERNEL HPB_INITRD
     harness "$HPB_TOP/bench/bench.py" --rounds "$rounds" --out "$HPB_BUILD/bench"

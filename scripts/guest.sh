@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034,SC2153 # the parts use each other's variables
 # SPDX-License-Identifier: GPL-2.0-or-later
 #
 # The guest side: our module for a guest kernel, and an initrd that loads it.

@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034,SC2153 # the parts use each other's variables
 # SPDX-License-Identifier: GPL-2.0-or-later
 #
 # Builds the helper library and QEMU with our device.
@@ -91,7 +91,7 @@ update_qemu_tree() {
 # build_helper FLAVOUR: the helper library, static, installed below $QEMU_HELPER.
 build_helper() {
     local dir=$HPB_BUILD/helper-$1 args=(--buildtype=release)
-    [ "$1" = asan ] && args=(--buildtype=debugoptimized -Db_sanitize=address,undefined -Db_lundef=false)
+    [ "$1" = asan ] && args=(--buildtype=debugoptimized "-Db_sanitize=address,undefined" -Db_lundef=false)
     if [ ! -f "$dir/build.ninja" ]; then
         rm -rf "$dir"
         $MESON setup "$dir" "$HPB_TOP" --prefix="$QEMU_HELPER" --libdir=lib -Ddefault_library=static "${args[@]}"

@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034,SC2153 # the parts use each other's variables
 # SPDX-License-Identifier: GPL-2.0-or-later
 #
 # What hpb builds upon, each in a cached directory: the QEMU source, guest
@@ -73,8 +73,9 @@ fill_qemu_source() {
 # check_qemu_tree DIR: die unless DIR is a QEMU source tree of the series.
 check_qemu_tree() {
     local version where="Get QEMU $HPB_QEMU_SERIES.x: Debian source package qemu (bookworm-backports, trixie), or the release tarball."
-    [ -f "$1/VERSION" ] && [ -f "$1/hw/virtio/virtio-balloon.c" ] ||
+    if [ ! -f "$1/VERSION" ] || [ ! -f "$1/hw/virtio/virtio-balloon.c" ]; then
         die "HPB_QEMU_SRC=$1 is not a QEMU source tree (no VERSION or no hw/virtio/virtio-balloon.c). $where"
+    fi
     version=$(cat "$1/VERSION")
     case $version in
     "$HPB_QEMU_SERIES".*) ;;
@@ -139,6 +140,8 @@ adjust_kernel_headers() {
         sed -i 's/gcc-12/gcc/' "$headers/.kernelvariables"
     fi
     rm -f "$dir/root/lib/modules/$abi/build" "$dir/root/lib/modules/$abi/source"
+    # It is there for BTF, which needs pahole; without it kbuild leaves BTF out.
+    rm -f "$headers/vmlinux"
     # bookworm has /lib, later releases /usr/lib.
     if [ ! -d "$dir/root/lib/modules" ]; then
         ln -sfn usr/lib "$dir/root/lib"
@@ -152,9 +155,9 @@ adjust_kernel_headers() {
 # need_kernel SERIES: set KERNEL_DIR, which then has vmlinuz, kdir, abi, root/.
 need_kernel() {
     KERNEL_DIR=$(kernel_dir "$1")
-    [ -f "$KERNEL_DIR/.hpb-stamp" ] && [ "$(cat "$KERNEL_DIR/.hpb-stamp")" = "kernel $1 $KERNEL_DIR 1" ] && return 0
+    [ -f "$KERNEL_DIR/.hpb-stamp" ] && [ "$(cat "$KERNEL_DIR/.hpb-stamp")" = "kernel $1 $KERNEL_DIR 2" ] && return 0
     apt_lists
-    cached "$KERNEL_DIR" "kernel $1 $KERNEL_DIR 1" 900 "Guest kernel $1" fill_kernel "$1" "$KERNEL_DIR"
+    cached "$KERNEL_DIR" "kernel $1 $KERNEL_DIR 2" 900 "Guest kernel $1" fill_kernel "$1" "$KERNEL_DIR"
 }
 
 # --- kernel source (KUnit, checkpatch) -----------------------------------------
