@@ -31,8 +31,10 @@
  *   hpb.lock (spinlock)  the pools, the counts of blocks in flight, the state
  *                        of the device, the reason for stopping. Held for
  *                        bounded work only, never across an allocation.
- *   hpb.vq_lock (spinlock, irq) the inflate and the deflate queue, and the
- *                        states of the slots.
+ *   hpb.vq_lock (spinlock, irq) the inflate, deflate and reporting queues, and
+ *                        the states of the requests. A request is only added
+ *                        while the state, looked at under this lock, is
+ *                        RUNNING.
  *
  * Memory the driver uses for itself does not grow with the guest: runs are
  * linked through the struct pages of their own first page.
@@ -267,7 +269,7 @@ struct hpb {
 	unsigned int backoff;	/* ms; next delay */
 	bool told;		/* reason for stopping is in the log already */
 
-	spinlock_t vq_lock;	/* both queues, states of slots */
+	spinlock_t vq_lock;	/* queues but for statistics, states of slots */
 	struct hpb_slot slots[HPB_SLOTS];	/* who fills one holds op */
 	struct hpb_slot oom_slot;		/* OOM notifier only */
 	wait_queue_head_t answered;
@@ -284,7 +286,10 @@ struct hpb {
 	/* reporting.c */
 	struct page_reporting_dev_info reporting;
 	bool reporting_on;
-	bool reset_done;
+	/* Protected by vq_lock: */
+	bool report_answered;
+	u32 report_used;
+	unsigned int resets;	/* device resets so far; a report waits for one */
 	struct virtio_balloon_hp_req *report_req;
 	void *report_resp;
 

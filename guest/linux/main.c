@@ -290,7 +290,9 @@ static void hpb_reset(struct hpb *bh, enum hpb_state state)
 
 	virtio_reset_device(bh->vdev);
 	hpb_stats_stop(bh);
-	WRITE_ONCE(bh->reset_done, true);
+	spin_lock_irqsave(&bh->vq_lock, flags);
+	WRITE_ONCE(bh->resets, bh->resets + 1);
+	spin_unlock_irqrestore(&bh->vq_lock, flags);
 	wake_up_all(&bh->answered);
 
 	hpb_slots_recover(bh);
@@ -534,7 +536,6 @@ static int hpb_restore(struct virtio_device *vdev)
 		hpb_set_state(bh, HPB_BROKEN);
 		return err;
 	}
-	WRITE_ONCE(bh->reset_done, false);
 	hpb_go(bh, usable);
 	return 0;
 }

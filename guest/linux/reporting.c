@@ -43,11 +43,15 @@ static void hpb_clear_pages(struct scatterlist *sgl, unsigned int nents)
 	}
 }
 
-static int hpb_report_send(struct hpb *bh, struct scatterlist *sgl, u64 size)
+/* @resets: set to the number of resets at which the request was sent */
+static int hpb_report_send(struct hpb *bh, struct scatterlist *sgl, u64 size,
+			   unsigned int *resets)
 {
-	struct virtqueue *vq = bh->vqs[VIRTIO_BALLOON_HP_VQ_REPORTING];
 	struct scatterlist req, resp, *sgs[3] = { &req, &resp, sgl };
-	int err;
+	struct virtqueue *vq;
+	unsigned long flags;
+	bool notify = false;
+	int err = -ENODEV;
 
 	*bh->report_req = (struct virtio_balloon_hp_req){
 		.type = cpu_to_le16(VIRTIO_BALLOON_HP_REQ_REPORT),
@@ -56,22 +60,36 @@ static int hpb_report_send(struct hpb *bh, struct scatterlist *sgl, u64 size)
 	};
 	sg_init_one(&req, bh->report_req, sizeof(*bh->report_req));
 	sg_init_one(&resp, bh->report_resp, HPB_RESP_SIZE);
-	/* In the middle of reporting the allocator must not be waited for. */
-	err = virtqueue_add_sgs(vq, sgs, 1, 2, bh, GFP_NOWAIT | __GFP_NOWARN);
+
+	spin_lock_irqsave(&bh->vq_lock, flags);
+	vq = bh->vqs[VIRTIO_BALLOON_HP_VQ_REPORTING];
+	bh->report_answered = false;
+	*resets = bh->resets;
+	if (hpb_running(bh))
+		err = virtqueue_add_sgs(vq, sgs, 1, 2, bh,
+					GFP_NOWAIT | __GFP_NOWARN);
 	if (!err)
-		virtqueue_kick(vq);
+		notify = virtqueue_kick_prepare(vq);
+	spin_unlock_irqrestore(&bh->vq_lock, flags);
+
+	if (notify)
+		virtqueue_notify(vq);
 	return err;
 }
 
-/* Return: whether there is an answer; false if the device was reset. */
-static bool hpb_report_wait(struct hpb *bh, unsigned int *used)
+void hpb_reporting_answered(struct virtqueue *vq)
 {
-	struct virtqueue *vq = bh->vqs[VIRTIO_BALLOON_HP_VQ_REPORTING];
-	bool answered = false;
+	struct hpb *bh = vq->vdev->priv;
+	unsigned long flags;
+	u32 used;
 
-	wait_event(bh->answered, READ_ONCE(bh->reset_done) ||
-		   (answered = !!virtqueue_get_buf(vq, used)));
-	return answered;
+	spin_lock_irqsave(&bh->vq_lock, flags);
+	if (virtqueue_get_buf(vq, &used)) {
+		bh->report_used = used;
+		WRITE_ONCE(bh->report_answered, true);
+	}
+	spin_unlock_irqrestore(&bh->vq_lock, flags);
+	wake_up_all(&bh->answered);
 }
 
 /* What page reporting should make of an answer. */
@@ -100,7 +118,7 @@ static int hpb_report(struct page_reporting_dev_info *info,
 	struct hpb *bh = container_of(info, struct hpb, reporting);
 	struct hpb_answer answer = {};
 	struct scatterlist *sg;
-	unsigned int i, used;
+	unsigned int i, resets;
 	const char *why;
 	u64 size = 0;
 	int err;
@@ -112,24 +130,27 @@ static int hpb_report(struct page_reporting_dev_info *info,
 			return -EINVAL;
 		size += sg->length;
 	}
-	err = hpb_report_send(bh, sgl, size);
+	err = hpb_report_send(bh, sgl, size, &resets);
 	if (err)
 		return err;
 	trace_hpb_request(bh->vdev->index, VIRTIO_BALLOON_HP_REQ_REPORT, nents,
 			  size);
 	hpb_count(bh, HPB_C_REPORTS, 1);
 
-	if (hpb_report_wait(bh, &used)) {
+	wait_event(bh->answered, READ_ONCE(bh->report_answered) ||
+		   READ_ONCE(bh->resets) != resets);
+	err = -ENODEV;
+	if (READ_ONCE(bh->report_answered)) {
 		why = hpb_answer_parse(&answer, bh->report_resp, HPB_RESP_SIZE,
-				       used, div64_u64(size, bh->unit), bh->unit);
-		if (why) {
+				       bh->report_used,
+				       div64_u64(size, bh->unit), bh->unit);
+		if (!why) {
+			err = hpb_report_result(&answer);
+		} else {
 			/* It may still drop the pages: not before a reset. */
 			hpb_broken(bh, why);
-			wait_event(bh->answered, READ_ONCE(bh->reset_done));
+			wait_event(bh->answered, READ_ONCE(bh->resets) != resets);
 		}
-		err = why ? -EIO : hpb_report_result(&answer);
-	} else {
-		err = -ENODEV;
 	}
 
 	if (want_init_on_free() && !(answer.zeroed && !answer.nr))
@@ -137,13 +158,6 @@ static int hpb_report(struct page_reporting_dev_info *info,
 	if (!err)
 		hpb_count(bh, HPB_C_REPORT_BYTES, size);
 	return err;
-}
-
-void hpb_reporting_answered(struct virtqueue *vq)
-{
-	struct hpb *bh = vq->vdev->priv;
-
-	wake_up_all(&bh->answered);
 }
 
 int hpb_reporting_init(struct hpb *bh)

@@ -10,8 +10,9 @@
  * it [2], sends it [3], acts on what has been answered meanwhile, and goes on
  * until the target is reached, something new is asked for, or it cannot go
  * on. Then there is a reason, enum hpb_stop, visible in debugfs, traced, and
- * logged once for each target; and there is a next attempt, after a delay that
- * doubles up to HPB_BACKOFF_MAX as long as attempts achieve little.
+ * logged once for each target; and, unless the host has refused for good, a next
+ * attempt, after a delay that doubles up to HPB_BACKOFF_MAX as long as attempts
+ * achieve little.
  *
  * A kick (configuration change, memory that came or went) makes a pass stop at
  * the next batch, and the worker look again. It never sleeps but for answers.
@@ -32,12 +33,15 @@
 #include "balloon_hp.h"
 #include "trace.h"
 
-/* What to do about an errno from hpb_status_errno(), mildest first. */
+/*
+ * What to do about an errno from hpb_status_errno(). In ascending order of how
+ * much they say about a pass: if some blocks may work later, there is a later.
+ */
 enum hpb_verdict {
 	HPB_FINE,	/* nothing to do */
 	HPB_NOW,	/* try again at once */
-	HPB_LATER,	/* try again after a delay */
 	HPB_NEVER,	/* trying again does not help, only another target does */
+	HPB_LATER,	/* try again after a delay */
 };
 
 /* The one switch that decides between trying again and giving up. */
@@ -435,7 +439,7 @@ static enum hpb_stop hpb_inflate_pass(struct hpb *bh, unsigned long target,
 	int err;
 
 	while (!hpb_interrupted(bh, seen) && tally->failed < HPB_REFUSED_MAX &&
-	       hpb_judge(tally->err) != HPB_LATER) {
+	       hpb_judge(tally->err) != HPB_LATER && !bh->undo.blocks) {
 		slot = hpb_next_slot(bh, VIRTIO_BALLOON_HP_REQ_INFLATE, tally);
 		if (!slot)
 			break;
@@ -502,6 +506,8 @@ static void hpb_set_stop(struct hpb *bh, enum hpb_stop stop)
 static void hpb_stop_for_now(struct hpb *bh, enum hpb_stop stop,
 			     const struct hpb_tally *tally)
 {
+	/* What was refused for good is not offered again (DRV-17). */
+	bool again = stop != HPB_STOP_REFUSED;
 	unsigned int delay = bh->backoff;
 
 	/* Attempts that achieve something start over with short delays. */
@@ -512,6 +518,8 @@ static void hpb_stop_for_now(struct hpb *bh, enum hpb_stop stop,
 	bh->backoff = delay;
 	if (stop == HPB_STOP_OOM)
 		delay = HPB_OOM_HOLD;
+	if (!again)
+		delay = 0;
 
 	hpb_count(bh, HPB_C_STOPS, 1);
 	trace_hpb_stop(bh->vdev->index, stop, bh->requested,
@@ -519,12 +527,14 @@ static void hpb_stop_for_now(struct hpb *bh, enum hpb_stop stop,
 	if (!bh->told && bh->stop != stop) {
 		bh->told = true;
 		dev_info_ratelimited(&bh->vdev->dev,
-				     "%llu MiB of %llu MiB are out: %s; trying again from time to time\n",
+				     "%llu MiB of %llu MiB are out: %s; %s\n",
 				     ((u64)READ_ONCE(bh->held.blocks) << bh->shift) >> 20,
-				     bh->requested >> 20, hpb_stop_name(stop));
+				     bh->requested >> 20, hpb_stop_name(stop),
+				     again ? "trying again from time to time" :
+				     "trying again when another size is requested");
 	}
 	hpb_set_stop(bh, stop);
-	if (!READ_ONCE(bh->stopping))
+	if (again && !READ_ONCE(bh->stopping))
 		mod_delayed_work(bh->wq, &bh->work, msecs_to_jiffies(delay));
 }
 
@@ -540,6 +550,19 @@ static bool hpb_oom_recent(struct hpb *bh)
 	return recent;
 }
 
+/* Get blocks back that are partly out, for as long as that works. */
+static void hpb_undo(struct hpb *bh, struct hpb_tally *tally)
+{
+	struct hpb_tally mine;
+
+	do {
+		mine = (struct hpb_tally){};
+		hpb_deflate_pass(bh, &bh->undo, bh->undo.blocks, 0, U64_MAX,
+				 NULL, &mine);
+		hpb_tally_add(tally, mine.done, mine.failed, mine.err);
+	} while (bh->undo.blocks && mine.done);
+}
+
 /* One pass towards @target blocks. Return: why it stopped short, or NONE. */
 static enum hpb_stop hpb_pass(struct hpb *bh, unsigned long target, int seen,
 			      struct hpb_tally *tally)
@@ -548,11 +571,14 @@ static enum hpb_stop hpb_pass(struct hpb *bh, unsigned long target, int seen,
 	unsigned long held;
 
 	hpb_drain(bh, tally);
+	hpb_undo(bh, tally);
 	held = READ_ONCE(bh->held.blocks);
 	if (target > held) {
 		if (hpb_oom_recent(bh))
 			return HPB_STOP_OOM;
-		why = hpb_inflate_pass(bh, target, seen, tally);
+		/* Not before the last trouble of this kind is over. */
+		if (!bh->undo.blocks)
+			why = hpb_inflate_pass(bh, target, seen, tally);
 	} else {
 		/* After a reset fewer blocks are wanted than before it. */
 		hpb_return_pool(bh, &bh->idle);
@@ -560,9 +586,7 @@ static enum hpb_stop hpb_pass(struct hpb *bh, unsigned long target, int seen,
 			hpb_deflate_pass(bh, &bh->held, held - target, 0,
 					 U64_MAX, &seen, tally);
 	}
-	if (bh->undo.blocks)
-		hpb_deflate_pass(bh, &bh->undo, bh->undo.blocks, 0, U64_MAX,
-				 NULL, tally);
+	hpb_undo(bh, tally);
 	/* Only now, so that the pass does not take them a second time. */
 	hpb_return_pool(bh, &bh->refused);
 
@@ -571,7 +595,7 @@ static enum hpb_stop hpb_pass(struct hpb *bh, unsigned long target, int seen,
 	if (hpb_stop_for(tally->err) != HPB_STOP_NONE)
 		return hpb_stop_for(tally->err);
 	/* Told to try at once, but nothing moves: the host is busy. */
-	if (tally->failed && !tally->done)
+	if ((tally->failed && !tally->done) || bh->undo.blocks)
 		return HPB_STOP_HOST;
 	return why;
 }
