@@ -134,8 +134,10 @@ static void hp_reset(struct virtio_device *vdev)
 
 	mutex_lock(&dev->lock);
 	hp_irq_stop(dev);
-	if (dev->status & VIRTIO_CONFIG_S_DRIVER_OK)
+	if (dev->status & VIRTIO_CONFIG_S_DRIVER_OK) {
 		dev->seen.resets++;
+		dev->seen.reset_out = dev->mem.nr_out * dev->mem.unit;
+	}
 	hp_queue_verify_all(dev, 23);
 	hp_queue_abandon(dev);
 	hp_memory_clear(&dev->mem);
@@ -160,14 +162,11 @@ static bool hp_notify(struct virtqueue *vq)
 	return true;
 }
 
-static void hp_del_vqs(struct virtio_device *vdev)
+static void hp_free_vqs(struct hp_dev *dev)
 {
-	struct hp_dev *dev = to_hp_dev(vdev);
 	unsigned int i;
 
 	mutex_lock(&dev->lock);
-	if (dev->status)
-		hp_offence(dev, 23, "queues deleted while the device may use them");
 	hp_irq_stop(dev);
 	for (i = 0; i < VIRTIO_BALLOON_HP_VQ_MAX; i++) {
 		if (dev->queue[i].vq)
@@ -175,6 +174,15 @@ static void hp_del_vqs(struct virtio_device *vdev)
 		dev->queue[i].vq = NULL;
 	}
 	mutex_unlock(&dev->lock);
+}
+
+static void hp_del_vqs(struct virtio_device *vdev)
+{
+	struct hp_dev *dev = to_hp_dev(vdev);
+
+	if (dev->status & VIRTIO_CONFIG_S_DRIVER_OK)
+		hp_offence(dev, 23, "queues deleted while the device may use them");
+	hp_free_vqs(dev);
 }
 
 static int hp_setup_vq(struct hp_dev *dev, unsigned int index,
@@ -212,7 +220,8 @@ static int hp_find_vqs(struct virtio_device *vdev, unsigned int nvqs,
 {
 	struct hp_dev *dev = to_hp_dev(vdev);
 	unsigned int i, index = 0;
-	int err = 0;
+	/* tests let the transport fail, as one does that is out of vectors */
+	int err = dev->fail_vqs ? -ENOSPC : 0;
 
 	for (i = 0; i < nvqs && !err; i++) {
 		vqs[i] = NULL;
@@ -224,7 +233,7 @@ static int hp_find_vqs(struct virtio_device *vdev, unsigned int nvqs,
 			err = hp_setup_vq(dev, index++, &vqs_info[i], &vqs[i]);
 	}
 	if (err)
-		hp_del_vqs(vdev);
+		hp_free_vqs(dev);
 	return err;
 }
 

@@ -142,6 +142,7 @@ struct hp_params {
  * @resets:    resets after DRIVER_OK
  * @stats:     statistics buffers made available
  * @lost:      requests that a reset abandoned
+ * @reset_out: bytes that were out at the last reset after DRIVER_OK
  */
 struct hp_seen {
 	unsigned int requests[4];
@@ -157,6 +158,7 @@ struct hp_seen {
 	unsigned int resets;
 	unsigned int stats;
 	unsigned int lost;
+	u64 reset_out;
 };
 
 struct hp_queue {
@@ -183,6 +185,7 @@ struct hp_dev {
 	u32 generation;
 	u8 status;
 	bool silent;
+	bool fail_vqs;
 
 	struct hp_queue queue[VIRTIO_BALLOON_HP_VQ_MAX];
 	struct vhost_iotlb *iotlb;

@@ -151,9 +151,29 @@ void hp_expect_books(struct hp_dev *dev)
 			    "managed pages");
 }
 
+/* What the driver thinks, for the log of a test that is about to fail. */
+static void hp_tell(struct hp_dev *dev)
+{
+	struct hpb *bh = hp_driver(dev);
+
+	if (!dev->plugged || !dev->vdev.dev.driver)
+		return;
+	kunit_info(dev->test, "driver: %s, stop: %s, backoff %u ms\n",
+		   hpb_state_name(bh->state), hpb_stop_name(bh->stop), bh->backoff);
+	kunit_info(dev->test,
+		   "driver: requested %llu MiB; blocks held %lu undo %lu idle %lu refused %lu inflating %lu deflating %lu\n",
+		   bh->requested >> 20, bh->held.blocks, bh->undo.blocks,
+		   bh->idle.blocks, bh->refused.blocks, bh->inflating,
+		   bh->deflating);
+	kunit_info(dev->test, "device: %u in flight, inflates %u, deflates %u\n",
+		   dev->nr_busy, dev->seen.requests[VIRTIO_BALLOON_HP_REQ_INFLATE],
+		   dev->seen.requests[VIRTIO_BALLOON_HP_REQ_DEFLATE]);
+}
+
 void hp_expect_out(struct hp_dev *dev, u64 bytes)
 {
-	wait_event_timeout(dev->wq, hp_dev_actual(dev) == bytes, HP_PATIENCE);
+	if (!wait_event_timeout(dev->wq, hp_dev_actual(dev) == bytes, HP_PATIENCE))
+		hp_tell(dev);
 	KUNIT_ASSERT_EQ_MSG(dev->test, hp_dev_actual(dev), bytes,
 			    "%llu MiB are out, not %llu",
 			    hp_dev_actual(dev) >> 20, bytes >> 20);
