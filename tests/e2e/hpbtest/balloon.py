@@ -6,6 +6,7 @@ import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from .guest import BALLOON_ID, MIB, Guest
 
@@ -92,6 +93,24 @@ class QueueTrace:
             for match in re.finditer(r"virtqueue_pop vq \S+ elem \S+ in_num (\d+) out_num (\d+)", file.read()):
                 self.traffic.requests += 1
                 self.traffic.descriptors += int(match[1]) + int(match[2])
+
+
+def wanted(guest: Guest, size: int) -> int:
+    """Guest size in bytes that our balloon goes to when asked for `size`: what is out is rounded down to the unit."""
+    ram = guest.memory * MIB
+    unit = guest.qmp.qom_get(qom_path(), "unit")
+    return ram - (ram - min(size, ram)) // unit * unit
+
+
+def counters(guest: Guest) -> dict[str, Any]:
+    """What our device has done."""
+    return guest.qmp.qom_get(qom_path(), "counters")
+
+
+def driver_status(guest: Guest) -> dict[str, str]:
+    """What our driver says about itself in debugfs."""
+    text = guest.run("cat /sys/kernel/debug/virtio_balloon_hp/*/status").output
+    return dict(line.split(" ", 1) for line in text.splitlines() if " " in line)
 
 
 def qom_path() -> str:

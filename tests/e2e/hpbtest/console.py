@@ -114,6 +114,11 @@ class Console:
         if self.pattern.bad:
             raise ConsoleError("guest memory changed: " + "; ".join(self.pattern.bad[:3]))
 
+    def restart_pattern(self) -> None:
+        """The guest restarts: its pattern will count from 1 again (what was BAD stays so)."""
+        with self._changed:
+            self.pattern.ok = self.pattern.passes = 0
+
     def wait_pattern(self, more: int = 2, passes: int = 0, timeout: float = 120.0) -> None:
         """Wait for `more` further OK lines and `passes` further full passes that began after now.
 

@@ -157,6 +157,18 @@ class Guest:
             raise GuestError(f"guest {self.name}: '{command}' exited with {result.status}: {result.output.strip()}")
         return result
 
+    def reset(self) -> None:
+        """Reboot the guest and wait until it is READY again."""
+        start = len(self.console.lines)
+        self.agent.expect_greeting()
+        self.qmp.execute("system_reset")
+        self.wait_ready(start)
+        self.console.restart_pattern()
+
+    def memory_total(self) -> int:
+        """Bytes that the guest's kernel manages (MemTotal)."""
+        return int(self.run("sed -n 's/^MemTotal: *\\([0-9]*\\) kB/\\1/p' /proc/meminfo").output) * 1024
+
     def alive(self) -> bool:
         """Is QEMU running?"""
         return self.process is not None and self.process.poll() is None

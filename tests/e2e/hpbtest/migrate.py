@@ -17,8 +17,11 @@ class MigrationError(Exception):
 
 
 def migrate(source: Guest, destination: Guest, timeout: float = MIGRATION_SECONDS,
-            capabilities: dict[str, bool] | None = None) -> dict[str, Any]:
-    """Migrate and wait until the guest runs on the destination; returns query-migrate of the source."""
+            capabilities: dict[str, bool] | None = None, postcopy: bool = False) -> dict[str, Any]:
+    """Migrate and wait until the guest runs on the destination; returns query-migrate of the source.
+
+    With postcopy (and its capability) the guest is switched over as soon as the migration is active.
+    """
     flags = {"events": True, **(capabilities or {})}
     for guest in (source, destination):
         guest.qmp.execute("migrate-set-capabilities",
@@ -29,6 +32,9 @@ def migrate(source: Guest, destination: Guest, timeout: float = MIGRATION_SECOND
         destination.qmp.execute("migrate-incoming", uri=uri)
         source.qmp.drain()
         source.qmp.execute("migrate", uri=uri)
+        if postcopy:
+            source.qmp.wait_event("MIGRATION", timeout, lambda data: data["status"] == "active")
+            source.qmp.execute("migrate-start-postcopy")
         end = source.qmp.wait_event("MIGRATION", timeout,
                                     lambda data: data["status"] in ("completed", "failed", "cancelled"))
         info = source.qmp.execute("query-migrate")

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Machine types, memory backends, queue layouts: the balloon works in all of them."""
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hpbtest import hostmem
+from hpbtest.balloon import actual, resize
+from hpbtest.guest import MIB
+
+MICROVM = "microvm,pit=on,pic=on,rtc=on"  # without KVM's clock a kernel needs these to calibrate
+NOISE = 8 * MIB
+
+
+def there_and_back(guest, small):
+    """Shrink and grow while the guest checks its memory."""
+    guest.console.wait_pattern(more=1)
+    resize(guest, small)
+    guest.console.wait_pattern(more=1, passes=1)
+    resize(guest, guest.memory * MIB)
+    guest.console.wait_pattern(more=1, passes=1)
+
+
+@pytest.mark.parametrize("machine", ["pc", "q35"])
+def test_pci_machines(boot, series, machine):
+    """pc and q35."""
+    there_and_back(boot(series, memory=1024, machine=machine, append="hpb.pattern=64"), 400 * MIB)
+
+
+def test_microvm(boot, series):
+    """The device on virtio-mmio."""
+    guest = boot(series, driver="virtio-balloon-hp-device", memory=1024, machine=MICROVM, append="hpb.pattern=64",
+                 args=["-global", "virtio-mmio.force-legacy=false"])
+    there_and_back(guest, 400 * MIB)
+
+
+def test_packed_ring(boot, series):
+    """packed=on is negotiated and works."""
+    guest = boot(series, memory=1024, options={"packed": "on"}, append="hpb.pattern=64")
+    features = guest.run("cat /sys/bus/virtio/drivers/virtio_balloon_hp/virtio*/features").output.strip()
+    assert features[34] == "1", f"VIRTIO_F_RING_PACKED is not negotiated: {features}"
+    there_and_back(guest, 400 * MIB)
+
+
+def test_access_platform_is_refused_or_cleared(boot):
+    """Ranges are physical addresses: an IOMMU for the device is an error that says so (DRV-2)."""
+    with pytest.raises(Exception, match="iommu_platform"):
+        boot(memory=512, options={"iommu_platform": "on"})
+
+
+def test_two_numa_nodes(boot, series):
+    """Two memory backends: memory comes from both and goes back to both."""
+    guest = boot(series, memory=1024, append="hpb.touch=700 hpb.pattern=64", args=[
+        "-object", "memory-backend-ram,id=m0,size=512M", "-object", "memory-backend-ram,id=m1,size=512M",
+        "-numa", "node,memdev=m0,cpus=0", "-numa", "node,memdev=m1,cpus=1"])
+    nodes = "cat /sys/devices/system/node/node0/meminfo /sys/devices/system/node/node1/meminfo | " \
+            "sed -n 's/.*MemFree: *\\([0-9]*\\) kB/\\1/p'"
+    before = [int(n) for n in guest.run(nodes).output.split()]
+    rss = hostmem.process(guest.pid).rss
+    assert len(before) == 2
+    resize(guest, 300 * MIB)
+    after = [int(n) for n in guest.run(nodes).output.split()]
+    assert all(b - a > 64 * 1024 for a, b in zip(after, before)), f"free before {before} kB, after {after} kB"
+    assert hostmem.process(guest.pid).rss < rss
+    resize(guest, 1024 * MIB)
+    guest.console.wait_pattern(more=1, passes=1)
+
+
+@pytest.mark.parametrize("share", ["on", "off"])
+def test_memfd(boot, share):
+    """Memory in a memfd is given back, shared or private."""
+    guest = boot(memory=1024, machine="pc,memory-backend=m", append="hpb.touch=700 hpb.pattern=64",
+                 args=["-object", f"memory-backend-memfd,id=m,size=1G,share={share}"])
+    guest.console.wait_pattern(more=1)
+    used = hostmem.memfd_allocated(guest.pid) if share == "on" else hostmem.process(guest.pid).rss
+    assert used > 700 * MIB
+    resize(guest, 400 * MIB)
+    left = hostmem.memfd_allocated(guest.pid) if share == "on" else hostmem.process(guest.pid).rss
+    assert left <= 400 * MIB + (NOISE if share == "on" else 200 * MIB)
+    guest.console.wait_pattern(more=1, passes=1)
+    resize(guest, 1024 * MIB)
+    guest.console.wait_pattern(more=1, passes=1)
+
+
+def test_hugetlb(boot):
+    """2 MiB hugetlb pages go back to the pool."""
+    pool = Path("/sys/kernel/mm/hugepages/hugepages-2048kB")
+    free = int((pool / "free_hugepages").read_text(encoding="utf-8"))
+    if free < 512:
+        pytest.skip(f"needs 512 free 2 MiB huge pages, this host has {free} (vm.nr_hugepages)")
+    guest = boot(memory=1024, machine="pc,memory-backend=m", append="hpb.touch=900 hpb.pattern=64",
+                 args=["-object", "memory-backend-memfd,id=m,size=1G,hugetlb=on,hugetlbsize=2M"])
+    used = free - int((pool / "free_hugepages").read_text(encoding="utf-8"))
+    resize(guest, 400 * MIB)
+    back = used - (free - int((pool / "free_hugepages").read_text(encoding="utf-8")))
+    assert back >= 0.99 * (used - 200)
+    guest.console.wait_pattern(more=1, passes=1)
+    assert actual(guest) == 400 * MIB
