@@ -191,7 +191,8 @@ struct hpb_pool {
  * @nr:     ranges in the request
  * @blocks: blocks in the request
  * @used:   used length of the answer
- * @hidden: inflate: the blocks were hidden before (they come from `idle`)
+ * @from:   pool that the blocks come from and belong to if nothing happens to
+ *          them; NULL if they come from the page allocator
  * @ranges: the ranges, in the order in which they were sent
  * @sg:     scatterlist with @cap entries; only used while the request is added
  * @req:    device-readable part
@@ -205,7 +206,7 @@ struct hpb_slot {
 	unsigned int nr;
 	unsigned long blocks;
 	u32 used;
-	bool hidden;
+	struct hpb_pool *from;
 	struct hpb_range *ranges;
 	struct scatterlist *sg;
 	struct virtio_balloon_hp_req *req;
@@ -524,6 +525,14 @@ int hpb_send(struct hpb *bh, struct hpb_slot *slot, gfp_t gfp);
  * or memory goes offline and nothing was answered in HPB_ANSWER_LIMIT seconds.
  */
 int hpb_wait(struct hpb *bh);
+
+/**
+ * hpb_failed() - notice that the device cannot answer any more
+ * @bh: balloon; its queues are set up
+ *
+ * Return: whether requests are over, for this reason or another.
+ */
+bool hpb_failed(struct hpb *bh);
 
 /* Whether requests other than the OOM notifier's are with the device. */
 bool hpb_in_flight(struct hpb *bh);

@@ -191,10 +191,9 @@ static bool hpb_read_config(struct hpb *bh, unsigned int *order)
 			bh->unit, bh->preferred, max);
 		return false;
 	}
-	block = clamp_t(u64, bh->preferred, HPB_BLOCK_MIN, largest);
-	if (block != bh->preferred && bh->preferred > largest)
-		block = max_t(u64, HPB_BLOCK_MIN, PAGE_SIZE);
-	if (bh->unit > block) {
+	block = bh->preferred <= largest ? bh->preferred : bh->unit;
+	block = max_t(u64, block, HPB_BLOCK_MIN);
+	if (block > largest) {
 		dev_err(dev, "the device moves memory in units of %llu KiB, the guest's kernel cannot take more than %llu KiB in one piece: nothing will be ballooned; give the guest memory with smaller pages\n",
 			bh->unit >> 10, largest >> 10);
 		return false;

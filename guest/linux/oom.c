@@ -53,6 +53,7 @@ static bool hpb_oom_ask(struct hpb *bh)
 		return true;
 
 	slot->type = VIRTIO_BALLOON_HP_REQ_DEFLATE;
+	slot->from = &bh->held;
 	slot->nr = 0;
 	spin_lock(&bh->lock);
 	/* Under the lock: a reset moves the blocks elsewhere, see hpb_reset(). */

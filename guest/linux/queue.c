@@ -266,6 +266,17 @@ bool hpb_in_flight(struct hpb *bh)
 	       hpb_any_slot(bh, HPB_SLOT_ANSWERED);
 }
 
+bool hpb_failed(struct hpb *bh)
+{
+	/* A device that vanishes breaks its queues, and wakes nobody. */
+	if (virtqueue_is_broken(bh->vqs[VIRTIO_BALLOON_HP_VQ_INFLATE]))
+		hpb_broken(bh, "its queues are gone");
+	else if (bh->vdev->config->get_status(bh->vdev) &
+		 VIRTIO_CONFIG_S_NEEDS_RESET)
+		hpb_broken(bh, "it asks to be reset");
+	return !hpb_running(bh);
+}
+
 int hpb_wait(struct hpb *bh)
 {
 	unsigned int seconds = 0;
@@ -273,11 +284,8 @@ int hpb_wait(struct hpb *bh)
 	while (!wait_event_timeout(bh->answered,
 				   hpb_any_slot(bh, HPB_SLOT_ANSWERED) ||
 				   !hpb_running(bh), HZ)) {
-		/* A device that vanishes breaks its queues, and wakes nobody. */
-		if (virtqueue_is_broken(bh->vqs[VIRTIO_BALLOON_HP_VQ_INFLATE])) {
-			hpb_broken(bh, "its queues are gone");
+		if (hpb_failed(bh))
 			break;
-		}
 		seconds++;
 		if ((READ_ONCE(bh->stopping) || bh->bounded) &&
 		    seconds >= HPB_ANSWER_LIMIT)
@@ -300,7 +308,7 @@ struct hpb_slot *hpb_slot_get(struct hpb *bh, u16 type)
 		slot = &bh->slots[i];
 		if (hpb_slot_claim(bh, slot, HPB_SLOT_FREE, HPB_SLOT_FILLING)) {
 			slot->type = type;
-			slot->hidden = false;
+			slot->from = NULL;
 			slot->nr = 0;
 			slot->blocks = 0;
 			return slot;

@@ -106,15 +106,17 @@ static void hpb_settle_inflated(struct hpb *bh, const struct hpb_piece *p)
 	spin_unlock(&bh->lock);
 }
 
-static void hpb_settle_deflated(struct hpb *bh, const struct hpb_piece *p)
+static void hpb_settle_deflated(struct hpb *bh, struct hpb_slot *slot,
+				const struct hpb_piece *p)
 {
 	/* The yes has come: from here on the memory may be touched. */
 	if (p->fate == HPB_DONE)
 		hpb_return(bh, p->range);
 
 	spin_lock(&bh->lock);
+	/* A block of which nothing was done is where it was, in or out. */
 	if (p->fate == HPB_NOT_DONE)
-		hpb_pool_put(bh, &bh->held, p->range);
+		hpb_pool_put(bh, slot->from, p->range);
 	else if (p->fate == HPB_MIXED)
 		hpb_pool_put(bh, &bh->undo, p->range);
 	bh->deflating -= p->range.count;
@@ -174,7 +176,7 @@ void hpb_settle(struct hpb *bh, struct hpb_slot *slot, struct hpb_tally *tally)
 		if (inflate)
 			hpb_settle_inflated(bh, &piece);
 		else
-			hpb_settle_deflated(bh, &piece);
+			hpb_settle_deflated(bh, slot, &piece);
 	}
 	trace_hpb_answer(bh->vdev->index, slot->type, answer.status, answer.nr,
 			 (u64)mine.done << bh->shift,
@@ -264,6 +266,7 @@ static unsigned long hpb_fill_deflate(struct hpb *bh, struct hpb_pool *pool,
 				      u64 start, u64 end)
 {
 	spin_lock(&bh->lock);
+	slot->from = pool;
 	slot->blocks = hpb_pool_clip(bh, pool, slot->ranges,
 				     hpb_slot_cap(bh, slot), &slot->nr, max,
 				     start, end);
@@ -274,14 +277,16 @@ static unsigned long hpb_fill_deflate(struct hpb *bh, struct hpb_pool *pool,
 }
 
 /* Put the blocks of a request that could not be sent back where they were. */
-static void hpb_unfill(struct hpb *bh, struct hpb_slot *slot,
-		       struct hpb_pool *pool)
+static void hpb_unfill(struct hpb *bh, struct hpb_slot *slot)
 {
 	unsigned int i;
 
+	for (i = 0; i < slot->nr && !slot->from; i++)
+		hpb_return_bare(bh, slot->ranges[i]);
+
 	spin_lock(&bh->lock);
-	for (i = 0; i < slot->nr; i++)
-		hpb_pool_put(bh, pool, slot->ranges[i]);
+	for (i = 0; i < slot->nr && slot->from; i++)
+		hpb_pool_put(bh, slot->from, slot->ranges[i]);
 	if (slot->type == VIRTIO_BALLOON_HP_REQ_DEFLATE)
 		bh->deflating -= slot->blocks;
 	else
@@ -326,7 +331,7 @@ static void hpb_deflate_pass(struct hpb *bh, struct hpb_pool *pool,
 		}
 		err = hpb_send_wait(bh, slot, tally);
 		if (err) {
-			hpb_unfill(bh, slot, pool);
+			hpb_unfill(bh, slot);
 			hpb_tally_add(tally, 0, 0, err);
 			break;
 		}
@@ -374,8 +379,8 @@ static unsigned long hpb_fill_inflate(struct hpb *bh, struct hpb_take *take,
 	slot->blocks = hpb_pool_get(bh, &bh->idle, slot->ranges,
 				    hpb_slot_cap(bh, slot), &slot->nr, want);
 	spin_unlock(&bh->lock);
-	slot->hidden = slot->blocks;
-	if (slot->hidden)
+	slot->from = slot->blocks ? &bh->idle : NULL;
+	if (slot->from)
 		slot->nr = hpb_ranges_merge(slot->ranges, slot->nr,
 					    bh->max_range);
 	else
@@ -390,33 +395,26 @@ static unsigned long hpb_fill_inflate(struct hpb *bh, struct hpb_take *take,
 static int hpb_send_inflate(struct hpb *bh, struct hpb_slot *slot,
 			    struct hpb_tally *tally)
 {
-	unsigned int i;
 	int err;
 
-	if (slot->hidden) {
+	/* Blocks that come from a pool are hidden already. */
+	if (slot->from) {
 		err = hpb_send_wait(bh, slot, tally);
-		if (err)
-			hpb_unfill(bh, slot, &bh->idle);
-		return err;
+	} else {
+		/*
+		 * Marking costs a write to each struct page. It is done while
+		 * the host frees the memory; until it is finished /proc/kcore,
+		 * the only reader that looks for the mark at this time, is
+		 * kept out (DRV-13).
+		 */
+		page_offline_begin();
+		err = hpb_send_wait(bh, slot, tally);
+		if (!err)
+			hpb_hide(bh, slot->ranges, slot->nr);
+		page_offline_end();
 	}
-
-	/*
-	 * Marking costs a write to each struct page. It is done while the host
-	 * frees the memory; until it is finished /proc/kcore, the only reader
-	 * that looks for the mark at this time, is kept out (DRV-13).
-	 */
-	page_offline_begin();
-	err = hpb_send_wait(bh, slot, tally);
-	if (!err)
-		hpb_hide(bh, slot->ranges, slot->nr);
-	page_offline_end();
-	if (!err)
-		return 0;
-
-	for (i = 0; i < slot->nr; i++)
-		hpb_return_bare(bh, slot->ranges[i]);
-	slot->nr = 0;
-	hpb_unfill(bh, slot, &bh->idle);
+	if (err)
+		hpb_unfill(bh, slot);
 	return err;
 }
 
@@ -609,13 +607,8 @@ static void hpb_follow(struct hpb *bh)
 		enum hpb_stop stop;
 
 		if (atomic_read(&bh->holds) || READ_ONCE(bh->stopping) ||
-		    !hpb_running(bh))
+		    !hpb_running(bh) || hpb_failed(bh))
 			return;
-		if (bh->vdev->config->get_status(bh->vdev) &
-		    VIRTIO_CONFIG_S_NEEDS_RESET) {
-			hpb_broken(bh, "it asks to be reset");
-			return;
-		}
 
 		hpb_note_target(bh, hpb_read_requested(bh));
 		target = min_t(u64, bh->requested >> bh->shift, ULONG_MAX);
