@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Unit tests of libhpballoon: system calls that fail on demand
+ *
+ * Each call is counted, then asked whether it has to fail, then done for real
+ * (unless "fake", for mappings that are too large to exist).
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include "support.h"
+
+TestFaults test_faults;
+
+void test_faults_reset(TestMap *map)
+{
+    memset(&test_faults, 0, sizeof(test_faults));
+    test_faults.thp_size = THP_SIZE;
+    if (map) {
+        test_faults.host = map->host;
+        test_faults.fd_offset = map->desc.fd_offset;
+    }
+}
+
+/* Count a call; TRUE, with errno set, if it has to fail. */
+static gboolean fails(TestCall call)
+{
+    TestFaults *f = &test_faults;
+    unsigned number = ++f->calls[call];
+
+    if (f->times && call == f->call && number >= f->first &&
+        number - f->first < f->times) {
+        errno = f->error;
+        return TRUE;
+    }
+    return FALSE;
+}
+
+static gboolean free_fails(uint64_t offset, uint64_t length)
+{
+    TestFaults *f = &test_faults;
+
+    f->frees++;
+    f->longest = MAX(f->longest, length);
+    if (f->cancel_at == f->frees) {
+        __atomic_store_n(&f->cancel, 1, __ATOMIC_RELEASE);
+    }
+    if (f->bad_range && offset <= f->bad_offset &&
+        f->bad_offset - offset < length) {
+        errno = f->bad_error;
+        return TRUE;
+    }
+    return FALSE;
+}
+
+static int fault_madvise(void *addr, size_t length, int advice)
+{
+    gboolean fail = fails(TEST_CALL_MADVISE);
+
+    test_faults.last_advice = advice;
+    if (fail || free_fails((uint8_t *)addr - test_faults.host, length)) {
+        return -1;
+    }
+    if (advice == test_faults.bad_advice) {
+        errno = EINVAL;
+        return -1;
+    }
+    return test_faults.fake ? 0 : hpb_sysops.madvise(addr, length, advice);
+}
+
+static int fault_fallocate(int fd, int mode, off_t offset, off_t length)
+{
+    if (fails(TEST_CALL_FALLOCATE) ||
+        free_fails(offset - test_faults.fd_offset, length)) {
+        return -1;
+    }
+    return test_faults.fake ? 0 : hpb_sysops.fallocate(fd, mode, offset, length);
+}
+
+static int fault_msync(void *addr, size_t length, int flags)
+{
+    if (fails(TEST_CALL_MSYNC)) {
+        return -1;
+    }
+    return test_faults.fake ? 0 : hpb_sysops.msync(addr, length, flags);
+}
+
+static int fault_fstat(int fd, struct stat *st)
+{
+    return fails(TEST_CALL_FSTAT) ? -1 : hpb_sysops.fstat(fd, st);
+}
+
+static int fault_fstatfs(int fd, struct statfs *fs)
+{
+    return fails(TEST_CALL_FSTATFS) ? -1 : hpb_sysops.fstatfs(fd, fs);
+}
+
+static int fault_fcntl_get(int fd, int cmd)
+{
+    return fails(TEST_CALL_FCNTL_GET) ? -1 : hpb_sysops.fcntl_get(fd, cmd);
+}
+
+static uint64_t fault_thp_size(void)
+{
+    return fails(TEST_CALL_THP_SIZE) ? 0 : test_faults.thp_size;
+}
+
+const HpbSysOps test_fault_ops = {
+    .madvise = fault_madvise,
+    .fallocate = fault_fallocate,
+    .msync = fault_msync,
+    .fstat = fault_fstat,
+    .fstatfs = fault_fstatfs,
+    .fcntl_get = fault_fcntl_get,
+    .thp_size = fault_thp_size,
+};
