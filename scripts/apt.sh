@@ -114,12 +114,15 @@ apt_lists() {
     run_step "Package lists of the Debian archive" apt_refresh
 }
 
+# apt_forget: a download failed; the lists may be older than the mirror, so fetch them anew next time.
+apt_forget() { rm -f "$HPB_CACHE/apt/refreshed"; }
+
 # fetch_debs DIR NAME...: download packages into DIR and unpack them there under root/.
 fetch_debs() {
     local dir=$1 deb
     shift
     mkdir -p "$dir/debs" "$dir/root"
-    (cd "$dir/debs" && own_apt get download "$@") || return 1
+    (cd "$dir/debs" && own_apt get download "$@") || { apt_forget; return 1; }
     for deb in "$dir"/debs/*.deb; do
         dpkg-deb -x "$deb" "$dir/root" || return 1
     done

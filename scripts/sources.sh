@@ -64,6 +64,7 @@ fill_qemu_source() {
         fi
         echo "qemu $version cannot be downloaded, trying the next"
     done
+    apt_forget
     echo "Failed to fetch the QEMU source. Versions tried:${tried:- none found in the series $HPB_QEMU_SERIES}."
     echo "Needed: Debian source package qemu $HPB_QEMU_SERIES.x (bookworm-backports or trixie)."
     echo "To use a tree of your own: HPB_QEMU_SRC=/path/to/qemu-$HPB_QEMU_SERIES.x ./hpb ..."
