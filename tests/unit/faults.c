@@ -37,7 +37,8 @@ static gboolean fails(TestCall call)
     return FALSE;
 }
 
-static gboolean free_fails(uint64_t offset, uint64_t length)
+/* The same for a call that frees. */
+static gboolean free_fails(TestCall call, uint64_t offset, uint64_t length)
 {
     TestFaults *f = &test_faults;
 
@@ -45,6 +46,9 @@ static gboolean free_fails(uint64_t offset, uint64_t length)
     f->longest = MAX(f->longest, length);
     if (f->cancel_at == f->frees) {
         __atomic_store_n(&f->cancel, 1, __ATOMIC_RELEASE);
+    }
+    if (fails(call)) {
+        return TRUE;
     }
     if (f->bad_range && offset <= f->bad_offset &&
         f->bad_offset - offset < length) {
@@ -56,10 +60,8 @@ static gboolean free_fails(uint64_t offset, uint64_t length)
 
 static int fault_madvise(void *addr, size_t length, int advice)
 {
-    gboolean fail = fails(TEST_CALL_MADVISE);
-
-    test_faults.last_advice = advice;
-    if (fail || free_fails((uint8_t *)addr - test_faults.host, length)) {
+    if (free_fails(TEST_CALL_MADVISE, (uint8_t *)addr - test_faults.host,
+                   length)) {
         return -1;
     }
     if (advice == test_faults.bad_advice) {
@@ -71,8 +73,8 @@ static int fault_madvise(void *addr, size_t length, int advice)
 
 static int fault_fallocate(int fd, int mode, off_t offset, off_t length)
 {
-    if (fails(TEST_CALL_FALLOCATE) ||
-        free_fails(offset - test_faults.fd_offset, length)) {
+    if (free_fails(TEST_CALL_FALLOCATE, offset - test_faults.fd_offset,
+                   length)) {
         return -1;
     }
     return test_faults.fake ? 0 : hpb_sysops.fallocate(fd, mode, offset, length);

@@ -117,9 +117,8 @@ typedef struct TestFaults {
 
     /* seen */
     unsigned calls[TEST_NR_CALLS];
-    unsigned frees;         /* madvise and fallocate */
+    unsigned frees;         /* madvise and fallocate together */
     uint64_t longest;       /* bytes in one of these */
-    int last_advice;
 } TestFaults;
 
 extern TestFaults test_faults;
