@@ -5,7 +5,7 @@
 
 int main(void)
 {
-    const uint64_t mib = 1024 * 1024;
+    const uint64_t mib = 1024 * 1024ULL;
     HpbMemoryDesc desc = HPB_MEMORY_DESC_INIT;
     HpbRange ranges[] = { { 2 * mib, 4 * mib }, { 16 * mib, 2 * mib } };
     HpbResult results[G_N_ELEMENTS(ranges)];

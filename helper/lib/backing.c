@@ -18,7 +18,6 @@
  * Rejected: reading /proc/self/smaps, which tells nearly all of it, but takes
  * time by the number of mappings and holds the map lock meanwhile.
  */
-#define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/magic.h>
@@ -117,7 +116,8 @@ static gboolean try_hole(HpbMemory *mem, uint64_t file_size, GError **errp)
     do {
         err = mem->ops->fallocate(mem->fd,
                                   FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-                                  end, mem->page_size) ? errno : 0;
+                                  (off_t)end,
+                                  (off_t)mem->page_size) ? errno : 0;
     } while (err == EINTR);
 
     switch (err) {

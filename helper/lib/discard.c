@@ -18,7 +18,6 @@
  * nothing over one call per run when lists are sorted, is capped just below
  * 2 GiB a call and may return short; HpbMethod has room for it.
  */
-#define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -121,7 +120,8 @@ static int call_once(Request *req, HpbMethod method, uint64_t offset,
     case HPB_METHOD_PUNCH_HOLE:
         ret = mem->ops->fallocate(mem->fd,
                                   FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-                                  mem->fd_offset + offset, length);
+                                  (off_t)(mem->fd_offset + offset),
+                                  (off_t)length);
         break;
     }
     return ret ? -errno : 0;

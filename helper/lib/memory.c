@@ -10,7 +10,6 @@
  * page_size, host + length and fd_offset + length do not overflow, page_size,
  * preferred and slice are powers of two and page_size <= preferred, slice.
  */
-#define _GNU_SOURCE
 #include <errno.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -22,7 +21,7 @@
  * Smaller slices cost: each ends in a TLB flush, and huge pages take 0.1 ms
  * for 64 MiB. Larger ones make a device reset wait.
  */
-#define HPB_SLICE (64 * 1024 * 1024ULL)
+#define HPB_SLICE (64 * 1024ULL * 1024)
 
 #define HPB_KNOWN_FLAGS (HPB_MEMORY_SHARED | HPB_MEMORY_READ_ONLY)
 

@@ -4,7 +4,6 @@
  *
  * Part of step [5] memory of the data path. Nothing is decided here.
  */
-#define _GNU_SOURCE
 #include <fcntl.h>
 #include <sys/mman.h>
 #include "memory-int.h"

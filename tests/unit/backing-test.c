@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Unit tests of helper/lib/backing.c: what is accepted as what, and what not. */
-#define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/magic.h>
@@ -56,8 +55,9 @@ static void test_accepted(const void *data)
 
     /* The right page size does no harm */
     map->desc.page_size = 4096;
-    hpb_memory_free(g_steal_pointer(&mem));
+    hpb_memory_free(mem);
     mem = test_memory_new(map, NULL);
+    g_assert_cmpuint(hpb_memory_smallest_range(mem), ==, 4096);
 }
 
 /* Refused, and neither the file nor the private copies change. */
@@ -106,6 +106,7 @@ static void test_file_unchanged(const void *data)
     test_map_fill(map, 0, 4 * MIB);
     g_assert_no_errno(fstat(map->desc.fd, &before));
     mem = test_memory_new(map, NULL);
+    g_assert_nonnull(mem);
     g_assert_no_errno(fstat(map->desc.fd, &after));
     g_assert_cmpint(before.st_size, ==, after.st_size);
     g_assert_cmpint(before.st_blocks, ==, after.st_blocks);

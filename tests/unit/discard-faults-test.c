@@ -3,7 +3,6 @@
  * Unit tests of helper/lib/discard.c with system calls that fail: no range is
  * lost, no answer is wrong, sums add up, and a cancel stops between slices.
  */
-#define _GNU_SOURCE
 #include <errno.h>
 #include <string.h>
 #include <sys/mman.h>

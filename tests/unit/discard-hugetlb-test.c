@@ -4,7 +4,6 @@
  * pool gets back exactly what was freed. Raises the pool while it runs (see
  * pool.c). Argument "2M" or "1G": which pool.
  */
-#define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
@@ -229,10 +228,10 @@ static void add_each(const char *group, GTestDataFunc func)
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
-    if (argc == 2 && !strcmp(argv[1], "1G")) {
+    if (argc == 2 && g_str_equal(argv[1], "1G")) {
         page_size = 1 * GIB;
         pages = 2;
-    } else if (argc != 2 || strcmp(argv[1], "2M")) {
+    } else if (argc != 2 || !g_str_equal(argv[1], "2M")) {
         g_printerr("usage: %s 2M|1G\n", argv[0]);
         return 2;
     }

@@ -4,7 +4,6 @@
  * freed, neighbours keep their contents and stay huge. Huge page pools are in
  * discard-hugetlb-test.c, failing system calls in discard-faults-test.c.
  */
-#define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
@@ -231,6 +230,12 @@ static void test_file_offset(void)
     }
 }
 
+/* Not mlock(): address sanitizers make that do nothing. */
+static int lock_memory(void *addr, size_t length)
+{
+    return (int)syscall(SYS_mlock, addr, length);
+}
+
 static void test_mlocked(void)
 {
     g_autoptr(TestMap) map = test_map_new(TEST_ANON_4K, 8 * MIB, 0);
@@ -238,7 +243,7 @@ static void test_mlocked(void)
     HpbRange range = { .offset = 0, .length = 4 * MIB };
     HpbDiscardCounters count;
 
-    if (mlock(map->host + 2 * MIB, 4 * MIB)) {
+    if (lock_memory(map->host + 2 * MIB, 4 * MIB)) {
         g_test_skip("memory cannot be locked (limit too low)");
         return;
     }
@@ -266,7 +271,7 @@ static void test_mlocked_shared(void)
     HpbRange ranges[] = { { 0, 2 * MIB }, { 2 * MIB, 2 * MIB } };
     HpbResult results[2];
 
-    if (mlock(map->host + 2 * MIB, 2 * MIB)) {
+    if (lock_memory(map->host + 2 * MIB, 2 * MIB)) {
         g_test_skip("memory cannot be locked (limit too low)");
         return;
     }
@@ -296,7 +301,7 @@ static void test_userfaultfd(void)
     struct uffdio_zeropage zero = {
         .range = { .start = (uintptr_t)map->host + 2 * MIB, .len = 2 * MIB },
     };
-    int fd = syscall(SYS_userfaultfd, O_CLOEXEC);
+    int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC);
 
     if (fd == -1) {
         g_test_skip("no userfaultfd (kernel without it, or not root)");
@@ -357,13 +362,13 @@ static void test_bad_ranges(void)
         g_assert_cmpuint(results[i].done, ==,
                          table[i].error ? 0 : table[i].range.length);
     }
-    g_assert_cmpuint(test_map_file_bytes(map), ==, LENGTH - 4 * 4096);
+    g_assert_cmpuint(test_map_file_bytes(map), ==, LENGTH - 16 * KIB);
     test_map_assert_filled(map, 4096, 4096);
     test_map_assert_filled(map, 16384, LENGTH - 16384 - 4096);
     hpb_memory_discard_counters(mem, &count);
     g_assert_cmpuint(count.ranges_invalid, ==, G_N_ELEMENTS(table) - 4);
     g_assert_cmpuint(count.ranges_done, ==, 4);
-    g_assert_cmpuint(count.bytes, ==, 4 * 4096);
+    g_assert_cmpuint(count.bytes, ==, 16 * KIB);
     test_assert_counters(mem);
 }
 

@@ -3,7 +3,6 @@
  * Unit tests of helper/lib/discard.c from several threads at once: one
  * HpbMemory, no lock, others faulting in the same mapping meanwhile.
  */
-#define _GNU_SOURCE
 #include <errno.h>
 #include "support.h"
 
@@ -108,7 +107,7 @@ static void test_together(const void *data)
 
     test_assert_counters(mem);
     hpb_memory_discard_counters(mem, &count);
-    g_assert_cmpuint(count.requests, ==, WORKERS * ROUNDS);
+    g_assert_cmpuint(count.requests, ==, (guint64)WORKERS * ROUNDS);
     g_assert_cmpuint(count.ranges_done, ==, ranges);
     g_assert_cmpuint(count.bytes_done, ==, bytes);
     g_assert_cmpuint(count.syscalls, ==, ranges);

@@ -5,7 +5,6 @@
  * Each call is counted, then asked whether it has to fail, then done for real
  * (unless "fake", for mappings that are too large to exist).
  */
-#define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>

@@ -81,7 +81,7 @@ int test_run_with_pool(size_t page_size, unsigned pages)
     sigaddset(&set, SIGHUP);
     sigprocmask(SIG_BLOCK, &set, &old);
 
-    raised = pool_change(page_size, pages);
+    raised = pool_change(page_size, (int)pages);
     pid = fork();
     if (pid == 0) {
         sigprocmask(SIG_SETMASK, &old, NULL);

@@ -5,7 +5,6 @@
  * What the kernel holds is read from /proc/self/pagemap, /proc/self/smaps and
  * fstat(), never by touching pages.
  */
-#define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/memfd.h>
