@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * virtio-balloon-hp: what the device's own files know of each other
+ *
+ *   virtio-balloon-hp.c         properties, target, configuration, life cycle
+ *   virtio-balloon-hp-queue.c   [4] take requests, dispatch, answer
+ *   virtio-balloon-hp-plan.c    [4] validate the ranges of a request
+ *   virtio-balloon-hp-memory.c  [5] free the backing, in a worker thread
+ *   virtio-balloon-hp-state.c   [6] which units are out, vmstate
+ *   virtio-balloon-hp-stats.c   guest statistics
+ *
+ * Calls go down this list only, except for the two that the worker's bottom
+ * half makes (vbhp_queue_complete(), vbhp_settled()). A request is validated
+ * once, in [4], and becomes a list of runs: below, only runs travel.
+ *
+ * Every function wants the BQL unless it says otherwise.
+ */
+
+#ifndef HW_VIRTIO_BALLOON_HP_INTERNAL_H
+#define HW_VIRTIO_BALLOON_HP_INTERNAL_H
+
+#include "hw/virtio/virtio-balloon-hp.h"
+#include "exec/ramblock.h"
+#include "hpballoon/hpballoon.h"
+
+/*
+ * One RAM block that ranges may come from. @out says which units are out,
+ * @busy which are in a request that has not been answered. Both bitmaps exist
+ * from the first request on that names the block. A block that was unplugged
+ * while requests use it is @gone: in no list, freed with its last user.
+ */
+struct VbhpBlock {
+    MemoryRegion *mr;           /* referenced */
+    RAMBlock *rb;
+    HpbMemory *mem;             /* NULL: the host cannot free it */
+    uint64_t nr_units;
+    uint64_t nr_out;
+    unsigned long *out;
+    unsigned long *busy;
+    unsigned users;             /* runs in requests, and the settle request */
+    bool gone;
+    QTAILQ_ENTRY(VbhpBlock) next;
+};
+
+/*
+ * Consecutive units of a request which are consecutive in one RAM block too.
+ * The first @done of them are done; @status holds for the others.
+ */
+typedef struct VbhpRun {
+    VbhpBlock *blk;             /* block with this run's busy bits, or NULL */
+    uint64_t index;             /* first unit in @blk */
+    uint32_t first;             /* first unit in the request */
+    uint32_t count;
+    uint32_t done;
+    uint16_t status;
+} VbhpRun;
+
+/* Frees what is out after state was loaded; has no element, nobody answers */
+#define VBHP_REQ_SETTLE 0
+
+struct VbhpRequest {
+    VirtQueueElement elem;      /* first: virtqueue_pop() allocates us */
+    unsigned qi;                /* queue index, VIRTIO_BALLOON_HP_VQ_* */
+    uint16_t type;              /* VIRTIO_BALLOON_HP_REQ_*, VBHP_REQ_SETTLE */
+    uint16_t tail_status;       /* of units that no exception has room for */
+    uint32_t units;             /* in the whole request */
+    uint32_t room;              /* exceptions that the response can hold */
+    VbhpRun *runs;              /* cover all units, ascending */
+    unsigned nr_runs;
+    unsigned max_runs;
+    bool discards;              /* holds ram_block_discard_require() */
+    bool not_zeroed;            /* worker: something done may not be zero */
+    int cancel;                 /* atomic: stop at the next slice */
+    GPtrArray *blocks;          /* settle: the blocks to go through */
+    QTAILQ_ENTRY(VbhpRequest) next;
+};
+
+/* [4] queue */
+
+/* Set by @vq's handler and by kick_bh: take what is available, up to limits */
+void vbhp_queue_process(VirtIOBalloonHP *s, unsigned qi);
+/* Look at all queues soon, from the main loop */
+void vbhp_queue_kick(VirtIOBalloonHP *s);
+/* Answer the requests in @done, which becomes empty, and notify the driver */
+void vbhp_queue_complete(VirtIOBalloonHP *s, VbhpRequestList *done);
+/*
+ * Give up all requests of queue @qi, or of all queues if @qi is
+ * VIRTIO_BALLOON_HP_VQ_MAX: nothing touches memory for them once this
+ * returns, nothing is answered, no unit changes state. Waits for the slice
+ * that is being freed.
+ */
+void vbhp_queue_abandon(VirtIOBalloonHP *s, unsigned qi);
+/* Answer everything that is being worked on; nothing is in flight afterwards */
+void vbhp_queue_drain(VirtIOBalloonHP *s);
+void vbhp_queue_realize(VirtIOBalloonHP *s);
+void vbhp_queue_unrealize(VirtIOBalloonHP *s);
+
+/*
+ * Make runs of the ranges of @req, which begin @resp_size bytes into its
+ * writable part; the header has been checked. The runs cover all units, hold
+ * their claims, and need at most @req->room exceptions. Units that could be
+ * done get @deny, which is OK or why nothing can be done now.
+ */
+void vbhp_plan(VirtIOBalloonHP *s, VbhpRequest *req, uint64_t resp_size,
+               uint16_t deny);
+
+/* [5] memory */
+
+/* Start and stop the worker thread; stop wants that nothing is in flight */
+void vbhp_memory_realize(VirtIOBalloonHP *s);
+void vbhp_memory_unrealize(VirtIOBalloonHP *s);
+/* Open @blk's backing in the helper library; says why if it cannot be freed */
+void vbhp_memory_open(VbhpBlock *blk);
+void vbhp_memory_close(VbhpBlock *blk);
+/* True if doing @type on @blk needs the worker */
+bool vbhp_memory_has_work(const VbhpBlock *blk, uint16_t type);
+/*
+ * Hand @req to the worker, which owns it until it is returned by
+ * vbhp_memory_take() or given to vbhp_queue_complete().
+ */
+void vbhp_memory_submit(VirtIOBalloonHP *s, VbhpRequest *req);
+/*
+ * Take requests of queue @qi (VIRTIO_BALLOON_HP_VQ_MAX: all, and settling)
+ * back from the worker, done or not. Waits for the one being worked on, which
+ * is told to stop.
+ */
+void vbhp_memory_take(VirtIOBalloonHP *s, unsigned qi, VbhpRequestList *list);
+/*
+ * Wait until everything submitted is done, at most @ms milliseconds; then
+ * tell the rest to stop (undone units become AGAIN). Returns all of them.
+ */
+void vbhp_memory_flush(VirtIOBalloonHP *s, int ms, VbhpRequestList *list);
+/*
+ * Free the host memory of all that is out, in the background, if @s wants
+ * that and it is safe. No request is taken from a queue until it is done.
+ */
+void vbhp_settle(VirtIOBalloonHP *s);
+/*
+ * True if requests have to wait for vbhp_settle() or for incoming postcopy to
+ * end; the queues are looked at again when that may have changed
+ */
+bool vbhp_held(VirtIOBalloonHP *s);
+
+/* [6] state */
+
+void vbhp_state_realize(VirtIOBalloonHP *s);
+void vbhp_state_unrealize(VirtIOBalloonHP *s);
+/* Nothing is out any more; wants that nothing is in flight */
+void vbhp_state_reset(VirtIOBalloonHP *s);
+/* Look again which RAM there is, if the memory map has changed */
+void vbhp_blocks_refresh(VirtIOBalloonHP *s);
+/*
+ * The block behind @section if it is ordinary RAM of the machine, else NULL.
+ * The caller holds a reference to the section's memory region.
+ */
+VbhpBlock *vbhp_block_of(VirtIOBalloonHP *s,
+                         const MemoryRegionSection *section);
+/* Whether the host can free units of @blk at all */
+bool vbhp_block_frees(VirtIOBalloonHP *s, const VbhpBlock *blk);
+/* Page size of the ordinary RAM's backing, bytes; the largest if they differ */
+uint64_t vbhp_largest_page(void);
+/* Range size that suits all ordinary RAM, bytes, a power of two */
+uint64_t vbhp_preferred_range(VirtIOBalloonHP *s);
+void vbhp_block_ref(VbhpBlock *blk);
+void vbhp_block_unref(VbhpBlock *blk);
+/* Mark the units of @run busy; none may be. @run holds the block from now on */
+void vbhp_run_claim(VbhpRun *run);
+/* The reverse, without a change of state */
+void vbhp_run_release(VbhpRun *run);
+/* Make what @run says is done the truth: inflate or deflate. Then release */
+void vbhp_run_commit(VirtIOBalloonHP *s, VbhpRun *run, uint16_t type);
+/* Tell the management that the size of the guest is another */
+void vbhp_actual_changed(VirtIOBalloonHP *s);
+/* Bytes of RAM that targets and answers of QMP balloon commands refer to */
+uint64_t vbhp_ram_size(void);
+
+extern const VMStateDescription vmstate_vbhp_state;
+
+/* statistics */
+
+void vbhp_stats_instance_init(Object *obj);
+void vbhp_stats_process(VirtIOBalloonHP *s);
+/* Give the driver's buffer back to the queue, unread, until the VM runs */
+void vbhp_stats_pause(VirtIOBalloonHP *s);
+/* Forget buffer (it was detached) and values */
+void vbhp_stats_abandon(VirtIOBalloonHP *s);
+void vbhp_stats_reset(VirtIOBalloonHP *s);
+void vbhp_stats_post_load(VirtIOBalloonHP *s);
+void vbhp_stats_unrealize(VirtIOBalloonHP *s);
+
+#endif

@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * virtio-balloon-hp: memory balloon in huge page ranges (virtio device ID 13)
+ *
+ * The state of one device. What crosses the boundary to the driver is in
+ * standard-headers/linux/virtio_balloon_hp.h; the functions of the device's
+ * files among themselves are in hw/virtio/virtio-balloon-hp-internal.h.
+ *
+ * Locking: everything here is protected by the big QEMU lock (BQL), except
+ * what VbhpWorker says. Lock order: BQL, then VbhpWorker.lock. The worker
+ * thread never takes the BQL; it hands results over through a bottom half.
+ */
+
+#ifndef HW_VIRTIO_BALLOON_HP_H
+#define HW_VIRTIO_BALLOON_HP_H
+
+#include "qemu/queue.h"
+#include "qemu/thread.h"
+#include "exec/memory.h"
+#include "hw/virtio/virtio.h"
+#include "standard-headers/linux/virtio_balloon_hp.h"
+#include "qom/object.h"
+
+#define TYPE_VIRTIO_BALLOON_HP "virtio-balloon-hp-device"
+OBJECT_DECLARE_SIMPLE_TYPE(VirtIOBalloonHP, VIRTIO_BALLOON_HP)
+
+/* Statuses of the wire header: 0 .. VIRTIO_BALLOON_HP_UNSUPP */
+#define VBHP_NR_STATUS (VIRTIO_BALLOON_HP_UNSUPP + 1)
+/* Request types of the wire header: 1 .. VIRTIO_BALLOON_HP_REQ_REPORT */
+#define VBHP_NR_TYPE (VIRTIO_BALLOON_HP_REQ_REPORT + 1)
+/* Traditional statistics have tags 0 .. VBHP_STAT_FREE_RANGES - 1 */
+#define VBHP_STAT_FREE_RANGES (VIRTIO_BALLOON_HP_STAT_DIRECT_RECLAIM + 1)
+#define VBHP_NR_STAT (VBHP_STAT_FREE_RANGES + 1)
+
+typedef struct VbhpBlock VbhpBlock;
+typedef struct VbhpRequest VbhpRequest;
+typedef struct VbhpSavedBlock VbhpSavedBlock;
+
+typedef QTAILQ_HEAD(VbhpRequestList, VbhpRequest) VbhpRequestList;
+
+/* The thread that frees memory, and what it was given to do */
+typedef struct VbhpWorker {
+    QemuThread thread;
+    bool started;           /* BQL: the thread exists */
+    QEMUBH *done_bh;
+
+    QemuMutex lock;         /* protects what follows */
+    QemuCond todo_cond;     /* todo is not empty, or stop */
+    QemuCond done_cond;     /* running has become NULL */
+    VbhpRequestList todo;
+    VbhpRequestList done;
+    VbhpRequest *running;   /* in neither list */
+    bool stop;
+} VbhpWorker;
+
+/* Counters since the device was created; they only grow */
+typedef struct VbhpCounters {
+    uint64_t requests[VBHP_NR_TYPE];    /* answered, by type */
+    uint64_t ranges[VBHP_NR_TYPE];      /* contiguous runs done, by type */
+    uint64_t bytes[VBHP_NR_TYPE];       /* done, by type */
+    uint64_t descriptors;               /* pieces of ranges in all requests */
+    uint64_t refused[VBHP_NR_STATUS];   /* runs and requests, by status */
+    uint64_t broken;                    /* malformed beyond an answer */
+    uint64_t dropped;                   /* abandoned by a reset */
+} VbhpCounters;
+
+struct VirtIOBalloonHP {
+    VirtIODevice parent_obj;
+
+    VirtQueue *vq[VIRTIO_BALLOON_HP_VQ_MAX];
+    uint64_t host_features;
+
+    uint64_t unit;              /* bytes, power of two */
+    uint64_t preferred;         /* bytes, power of two, at least unit */
+    uint32_t max_ranges;        /* descriptors with range bytes a request */
+    uint64_t requested;         /* bytes the driver should have out */
+    uint64_t actual;            /* bytes that are out: sum over blocks */
+    bool target_is_new;         /* set while waiting for incoming state */
+
+    /* [4] requests */
+    unsigned inflight[VIRTIO_BALLOON_HP_VQ_MAX];
+    QEMUBH *kick_bh;            /* look at all queues again */
+    QEMUTimer *hold_timer;      /* runs only during incoming postcopy */
+
+    /* [5] memory */
+    VbhpWorker worker;
+    VbhpRequest *settle;        /* freeing what came in as out, or NULL */
+    bool settle_wanted;         /* to be done when postcopy is over */
+    bool zero_unknown;          /* something that is out may not be zero */
+
+    /* [6] state */
+    QTAILQ_HEAD(, VbhpBlock) blocks;
+    bool blocks_stale;          /* memory map changed since the last look */
+    MemoryListener listener;
+    int32_t nr_saved;           /* only while state is saved or loaded */
+    VbhpSavedBlock *saved;
+    uint64_t saved_unit;
+    uint64_t saved_requested;
+
+    /* statistics */
+    VirtQueueElement *stats_elem;
+    bool stats_again;           /* stats_elem went back when the VM stopped */
+    uint64_t stats[VBHP_NR_STAT];
+    int64_t stats_last_update;  /* seconds since the epoch, 0: never */
+    int64_t stats_interval;     /* seconds, 0: not polling */
+    QEMUTimer *stats_timer;     /* exists while polling */
+
+    VbhpCounters count;
+};
+
+#endif
