@@ -86,6 +86,8 @@ suite_qtest() {
     for flavour in plain asan; do
         take_lock
         build_qemu "$flavour" "${targets[@]}"
+        record_program "qtest-$flavour-warnings" 600 /usr/bin/python3 "$HPB_TOP/scripts/compile_strictly.py" \
+            "$QEMU_BUILD/compile_commands.json" "$HPB_TOP/qemu" "$HPB_TOP/tests/qtest"
         drop_lock
         for target in "${targets[@]}"; do
             name=$(basename "$target")
@@ -101,6 +103,7 @@ suite_qtest() {
 suite_e2e() {
     # shellcheck disable=SC2086 # a list of words
     prepare $HPB_KERNELS
+    rm -rf "$HPB_BUILD/e2e"
     say "==> e2e (real guests; several minutes)"
     harness -m pytest "$HPB_TOP/tests/e2e" -p no:cacheprovider -q --durations=10 \
         --junitxml="$HPB_RESULTS/e2e.xml" >"$HPB_RESULTS/e2e.log" 2>&1 || true
