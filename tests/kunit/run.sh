@@ -14,7 +14,7 @@
 #
 # The output on stdout is KTAP as the kernel prints it. Exit status: 0 all
 # passed, 1 a test failed, 2 could not build, 3 the kernel crashed, hung or
-# lost tests. Environment: HPB_KUNIT_TIMEOUT (s of host time, default 900),
+# lost tests. Environment: HPB_KUNIT_TIMEOUT (s of host time, default 600),
 # HPB_KUNIT_JOBS (default: all processors), HPB_KUNIT_ARGS (more kernel
 # arguments), HPB_KUNIT_DRIVER (driver directory, default guest/linux; lets a
 # mutated copy be tested).
@@ -24,7 +24,7 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 top=$(cd "$here/../.." && pwd)
 driver=$(realpath "${HPB_KUNIT_DRIVER:-$top/guest/linux}")
-timeout=${HPB_KUNIT_TIMEOUT:-900}
+timeout=${HPB_KUNIT_TIMEOUT:-600}
 jobs=${HPB_KUNIT_JOBS:-$(nproc)}
 
 die() {
