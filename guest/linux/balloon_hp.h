@@ -17,7 +17,8 @@
  *   page allocator -> slot (inflate request) -> held -> slot (deflate request)
  *                                                         -> page allocator
  *
- * with three side tracks: a refused inflate puts the block on `refused` until
+ * with four side tracks: a block that is out before its pages are marked waits
+ * on `fresh` until they are; a refused inflate puts the block on `refused` until
  * the pass ends (so that it is not taken again at once); a block of which the
  * device did only a part goes to `undo` and is deflated; a device reset makes
  * all blocks the guest's, and those that were out go to `idle`.
@@ -97,6 +98,13 @@
 #define HPB_BLOCK_MIN		SZ_2M
 /* Refused blocks after which a pass ends (128 MiB kept aside at most). */
 #define HPB_REFUSED_MAX		64
+/*
+ * Blocks that may be out with pages not marked yet (8 GiB): bounds how long a
+ * pass keeps readers of /proc/kcore waiting, some 20 ms.
+ */
+#define HPB_UNMARKED_MAX	4096
+/* Blocks marked in one go; the OOM notifier cannot have them meanwhile. */
+#define HPB_MARK_BATCH		64
 
 /* First and longest delay before trying again what did not work, in ms. */
 #define HPB_BACKOFF_MIN		100
@@ -193,6 +201,7 @@ struct hpb_pool {
  * @used:   used length of the answer
  * @from:   pool that the blocks come from and belong to if nothing happens to
  *          them; NULL if they come from the page allocator
+ * @marked: inflate: the pages are marked PageOffline
  * @ranges: the ranges, in the order in which they were sent
  * @sg:     scatterlist with @cap entries; only used while the request is added
  * @req:    device-readable part
@@ -207,6 +216,7 @@ struct hpb_slot {
 	unsigned long blocks;
 	u32 used;
 	struct hpb_pool *from;
+	bool marked;
 	struct hpb_range *ranges;
 	struct scatterlist *sg;
 	struct virtio_balloon_hp_req *req;
@@ -246,17 +256,18 @@ struct hpb {
 	/* Set when the driver goes away: waits become bounded. */
 	bool stopping;
 	/*
-	 * Above 0 the worker leaves its pass and starts no other: a suspend is
-	 * coming, or somebody wants op.
+	 * Above 0 the worker leaves its pass and starts no other, and waits are
+	 * bounded: a suspend is coming, or somebody has or wants op.
 	 */
 	atomic_t holds;
-	/* Protected by op: waits are bounded as if stopping. */
-	bool bounded;
+	/* The device is about to be reset: waiting for answers is pointless. */
+	bool abandon;
 
 	spinlock_t lock;	/* pools, state, counts in flight */
 	/* Protected by lock: */
 	enum hpb_state state;
 	struct hpb_pool held;	/* out, as answered by the device */
+	struct hpb_pool fresh;	/* out, and not all pages are marked yet */
 	struct hpb_pool undo;	/* partly out; to be deflated */
 	struct hpb_pool idle;	/* ours, hidden, not out (after a reset) */
 	struct hpb_pool refused;/* ours, hidden, back to the allocator soon */
@@ -269,6 +280,8 @@ struct hpb {
 	u64 requested;		/* bytes, as last read */
 	unsigned int backoff;	/* ms; next delay */
 	bool told;		/* reason for stopping is in the log already */
+	unsigned long unmarked;	/* blocks sent out since kcore_off */
+	bool kcore_off;		/* page_offline_begin() is in effect */
 
 	spinlock_t vq_lock;	/* queues but for statistics, states of slots */
 	struct hpb_slot slots[HPB_SLOTS];	/* who fills one holds op */
@@ -319,6 +332,12 @@ static inline unsigned int hpb_slot_cap(const struct hpb *bh,
 					const struct hpb_slot *slot)
 {
 	return min(slot->cap, bh->max_ranges);
+}
+
+/* Blocks that are out. */
+static inline unsigned long hpb_out(const struct hpb *bh)
+{
+	return READ_ONCE(bh->held.blocks) + READ_ONCE(bh->fresh.blocks);
 }
 
 static inline bool hpb_running(struct hpb *bh)
@@ -430,25 +449,31 @@ unsigned long hpb_take_blocks(struct hpb *bh, struct hpb_take *take,
 			      enum hpb_stop *why);
 
 /**
- * hpb_hide() - mark blocks as not there
+ * hpb_unmanage() - take blocks out of the count of managed memory
  * @bh: balloon
  * @r:  ranges
  * @nr: how many
- *
- * PageOffline keeps dumps, hibernation and /proc/kcore away from the blocks;
- * they are no longer counted as managed memory.
  */
-void hpb_hide(struct hpb *bh, const struct hpb_range *r, unsigned int nr);
+void hpb_unmanage(struct hpb *bh, const struct hpb_range *r, unsigned int nr);
 
 /**
- * hpb_return() - give blocks that are hidden back to the page allocator
+ * hpb_mark() - mark the pages of a run PageOffline
+ * @bh:  balloon
+ * @run: blocks
+ *
+ * Keeps dumps, hibernation and /proc/kcore away from the pages.
+ */
+void hpb_mark(struct hpb *bh, struct hpb_range run);
+
+/**
+ * hpb_return() - give blocks that are unmanaged back to the page allocator
  * @bh:  balloon; no spinlock is held
  * @run: blocks
  */
 void hpb_return(struct hpb *bh, struct hpb_range run);
 
 /**
- * hpb_return_bare() - give blocks that were never hidden back
+ * hpb_return_bare() - give blocks that are still managed, and not marked, back
  * @bh:  balloon; no spinlock is held
  * @run: blocks
  */
@@ -521,8 +546,8 @@ int hpb_send(struct hpb *bh, struct hpb_slot *slot, gfp_t gfp);
  * hpb_wait() - wait until some request has been answered
  * @bh: balloon
  *
- * Return: 0, -EIO if the device broke, -ETIMEDOUT if the driver is going away
- * or memory goes offline and nothing was answered in HPB_ANSWER_LIMIT seconds.
+ * Return: 0, -EIO if the device broke, -ETIMEDOUT if waiting is bounded and
+ * nothing was answered in HPB_ANSWER_LIMIT seconds, or if it is pointless.
  */
 int hpb_wait(struct hpb *bh);
 
@@ -567,6 +592,12 @@ struct hpb_tally {
  * @tally: added to
  */
 void hpb_settle(struct hpb *bh, struct hpb_slot *slot, struct hpb_tally *tally);
+
+/**
+ * hpb_mark_all() - mark all pages that are out, or may be
+ * @bh: balloon; @bh->op is held
+ */
+void hpb_mark_all(struct hpb *bh);
 
 /* Act on all answers there are. @bh->op is held. */
 void hpb_reap(struct hpb *bh, struct hpb_tally *tally);

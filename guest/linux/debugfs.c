@@ -70,7 +70,7 @@ static int status_show(struct seq_file *m, void *unused)
 	seq_printf(m, "preferred %llu\n", bh->preferred);
 	seq_printf(m, "max_ranges %u\n", bh->max_ranges);
 	seq_printf(m, "requested %llu\n", READ_ONCE(bh->requested));
-	hpb_show_blocks(m, bh, "held", bh->held.blocks);
+	hpb_show_blocks(m, bh, "held", hpb_out(bh));
 	hpb_show_blocks(m, bh, "undo", bh->undo.blocks);
 	hpb_show_blocks(m, bh, "idle", bh->idle.blocks);
 	hpb_show_blocks(m, bh, "refused", bh->refused.blocks);

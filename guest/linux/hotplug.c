@@ -28,9 +28,7 @@ static int hpb_going_offline(struct hpb *bh, const struct memory_notify *mem)
 	hpb_op_begin(bh);
 	/* After a reset: ours already, and the worker has not come yet. */
 	hpb_return_pool(bh, &bh->idle);
-	bh->bounded = true;
 	err = hpb_deflate_window(bh, start, end);
-	bh->bounded = false;
 	hpb_op_end(bh);
 
 	if (err)

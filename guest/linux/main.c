@@ -157,6 +157,15 @@ void hpb_op_end(struct hpb *bh)
 	hpb_kick(bh);
 }
 
+/* Like hpb_op_begin(); nobody waits for answers until the reset that follows. */
+static void hpb_op_abandon(struct hpb *bh)
+{
+	WRITE_ONCE(bh->abandon, true);
+	wake_up_all(&bh->answered);
+	hpb_op_begin(bh);
+	WRITE_ONCE(bh->abandon, false);
+}
+
 static void hpb_config_changed(struct virtio_device *vdev)
 {
 	struct hpb *bh = vdev->priv;
@@ -278,7 +287,7 @@ static void hpb_reset(struct hpb *bh, enum hpb_state state)
 {
 	unsigned long flags;
 
-	lockdep_assert_held(&bh->op);
+	hpb_mark_all(bh);
 	hpb_set_state(bh, state);
 	/* Who is adding a request has added it; nobody will add another. */
 	spin_lock_irqsave(&bh->vq_lock, flags);
@@ -297,6 +306,7 @@ static void hpb_reset(struct hpb *bh, enum hpb_state state)
 	hpb_slots_recover(bh);
 	spin_lock(&bh->lock);
 	hpb_pool_move(bh, &bh->idle, &bh->held);
+	hpb_pool_move(bh, &bh->idle, &bh->fresh);
 	hpb_pool_move(bh, &bh->idle, &bh->undo);
 	hpb_pool_move(bh, &bh->idle, &bh->refused);
 	bh->inflating = 0;
@@ -311,10 +321,9 @@ static int hpb_reboot(struct notifier_block *nb, unsigned long action,
 	struct hpb *bh = container_of(nb, struct hpb, reboot_nb);
 
 	WRITE_ONCE(bh->stopping, true);
-	cancel_delayed_work_sync(&bh->work);
-	mutex_lock(&bh->op);
+	hpb_op_abandon(bh);
 	hpb_reset(bh, HPB_GONE);
-	mutex_unlock(&bh->op);
+	hpb_op_end(bh);
 	return NOTIFY_DONE;
 }
 
@@ -357,6 +366,7 @@ static struct hpb *hpb_alloc_balloon(struct virtio_device *vdev)
 	spin_lock_init(&bh->vq_lock);
 	init_waitqueue_head(&bh->answered);
 	hpb_pool_init(&bh->held);
+	hpb_pool_init(&bh->fresh);
 	hpb_pool_init(&bh->undo);
 	hpb_pool_init(&bh->idle);
 	hpb_pool_init(&bh->refused);
@@ -508,9 +518,9 @@ static int hpb_freeze(struct virtio_device *vdev)
 {
 	struct hpb *bh = vdev->priv;
 
-	mutex_lock(&bh->op);
+	hpb_op_abandon(bh);
 	hpb_reset(bh, HPB_DOWN);
-	mutex_unlock(&bh->op);
+	hpb_op_end(bh);
 	vdev->config->del_vqs(vdev);
 	return 0;
 }

@@ -53,13 +53,13 @@ static bool hpb_oom_ask(struct hpb *bh)
 		return true;
 
 	slot->type = VIRTIO_BALLOON_HP_REQ_DEFLATE;
-	slot->from = &bh->held;
 	slot->nr = 0;
 	spin_lock(&bh->lock);
 	/* Under the lock: a reset moves the blocks elsewhere, see hpb_reset(). */
 	slot->blocks = 0;
+	slot->from = bh->held.blocks ? &bh->held : &bh->fresh;
 	if (hpb_running(bh))
-		slot->blocks = hpb_pool_get(bh, &bh->held, slot->ranges,
+		slot->blocks = hpb_pool_get(bh, slot->from, slot->ranges,
 					    hpb_slot_cap(bh, slot), &slot->nr,
 					    HPB_OOM_BATCH);
 	bh->deflating += slot->blocks;
@@ -70,7 +70,7 @@ static bool hpb_oom_ask(struct hpb *bh)
 
 	spin_lock(&bh->lock);
 	for (i = 0; i < slot->nr; i++)
-		hpb_pool_put(bh, &bh->held, slot->ranges[i]);
+		hpb_pool_put(bh, slot->from, slot->ranges[i]);
 	bh->deflating -= slot->blocks;
 	spin_unlock(&bh->lock);
 	hpb_slot_put(bh, slot, HPB_SLOT_FREE);

@@ -23,8 +23,10 @@
  *
  * Invariants
  *  - A block is in exactly one place: the allocator, a pool, or a slot.
- *  - Blocks in a pool, or in a slot that has been sent, are hidden; and blocks
- *    are hidden only there.
+ *  - Blocks in a pool, or in a slot that has been sent, are not counted as
+ *    managed, and marked PageOffline. The mark costs a write to each struct
+ *    page, as much as everything else together, so target.c sets it when it
+ *    has nothing better to do.
  *
  * Rejected: order-10 blocks that are split. They halve the number of
  * allocations, but split pages go back to the allocator one by one, which
@@ -204,7 +206,7 @@ static unsigned long hpb_spare_blocks(struct hpb *bh)
 		total = (u64)totalram_pages() << PAGE_SHIFT;
 		/* The floor must not sink as the balloon grows. */
 		if (!virtio_has_feature(bh->vdev, VIRTIO_BALLOON_HP_F_DEFLATE_ON_OOM))
-			total += (u64)READ_ONCE(bh->held.blocks) << bh->shift;
+			total += (u64)hpb_out(bh) << bh->shift;
 		floor = max_t(u64, total / HPB_FLOOR_SHARE, HPB_FLOOR_MIN);
 	}
 	return available > floor ? (available - floor) >> bh->shift : 0;
@@ -314,19 +316,25 @@ static void hpb_account(struct hpb *bh, struct page *page, bool there)
 		adjust_managed_page_count(page, there ? pages : -pages);
 }
 
-void hpb_hide(struct hpb *bh, const struct hpb_range *r, unsigned int nr)
+void hpb_unmanage(struct hpb *bh, const struct hpb_range *r, unsigned int nr)
 {
 	unsigned int i;
+	u32 b;
+
+	for (i = 0; i < nr; i++)
+		for (b = 0; b < r[i].count; b++)
+			hpb_account(bh, hpb_block_page(bh, r[i].first + b), false);
+}
+
+void hpb_mark(struct hpb *bh, struct hpb_range run)
+{
 	u32 b, p;
 
-	for (i = 0; i < nr; i++) {
-		for (b = 0; b < r[i].count; b++) {
-			struct page *page = hpb_block_page(bh, r[i].first + b);
+	for (b = 0; b < run.count; b++) {
+		struct page *page = hpb_block_page(bh, run.first + b);
 
-			for (p = 0; p < 1U << bh->order; p++)
-				__SetPageOffline(page + p);
-			hpb_account(bh, page, false);
-		}
+		for (p = 0; p < 1U << bh->order; p++)
+			__SetPageOffline(page + p);
 		cond_resched();
 	}
 }
@@ -338,8 +346,10 @@ void hpb_return(struct hpb *bh, struct hpb_range run)
 	for (b = 0; b < run.count; b++) {
 		struct page *page = hpb_block_page(bh, run.first + b);
 
-		for (p = 0; p < 1U << bh->order; p++)
-			__ClearPageOffline(page + p);
+		/* All pages of a block are marked, or none is. */
+		if (PageOffline(page))
+			for (p = 0; p < 1U << bh->order; p++)
+				__ClearPageOffline(page + p);
 		hpb_account(bh, page, true);
 		__free_pages(page, bh->order);
 		cond_resched();

@@ -283,11 +283,12 @@ int hpb_wait(struct hpb *bh)
 
 	while (!wait_event_timeout(bh->answered,
 				   hpb_any_slot(bh, HPB_SLOT_ANSWERED) ||
+				   READ_ONCE(bh->abandon) ||
 				   !hpb_running(bh), HZ)) {
 		if (hpb_failed(bh))
 			break;
 		seconds++;
-		if ((READ_ONCE(bh->stopping) || bh->bounded) &&
+		if ((READ_ONCE(bh->stopping) || atomic_read(&bh->holds)) &&
 		    seconds >= HPB_ANSWER_LIMIT)
 			return -ETIMEDOUT;
 		if (seconds == HPB_ANSWER_WARN)
@@ -295,7 +296,9 @@ int hpb_wait(struct hpb *bh)
 				 "a request has not been answered for %u s, waiting: look at the host's load and at QEMU's log\n",
 				 HPB_ANSWER_WARN);
 	}
-	return hpb_any_slot(bh, HPB_SLOT_ANSWERED) ? 0 : -EIO;
+	if (hpb_any_slot(bh, HPB_SLOT_ANSWERED))
+		return 0;
+	return hpb_running(bh) ? -ETIMEDOUT : -EIO;
 }
 
 struct hpb_slot *hpb_slot_get(struct hpb *bh, u16 type)
@@ -309,6 +312,7 @@ struct hpb_slot *hpb_slot_get(struct hpb *bh, u16 type)
 		if (hpb_slot_claim(bh, slot, HPB_SLOT_FREE, HPB_SLOT_FILLING)) {
 			slot->type = type;
 			slot->from = NULL;
+			slot->marked = false;
 			slot->nr = 0;
 			slot->blocks = 0;
 			return slot;

@@ -88,12 +88,16 @@ static void hpb_tally_add(struct hpb_tally *t, unsigned long done,
 
 /* Acting on answers */
 
-static void hpb_settle_inflated(struct hpb *bh, const struct hpb_piece *p)
+static void hpb_settle_inflated(struct hpb *bh, struct hpb_slot *slot,
+				const struct hpb_piece *p)
 {
+	if (p->fate == HPB_MIXED && !slot->marked)
+		hpb_mark(bh, p->range);
+
 	spin_lock(&bh->lock);
 	switch (p->fate) {
 	case HPB_DONE:
-		hpb_pool_put(bh, &bh->held, p->range);
+		hpb_pool_put(bh, slot->marked ? &bh->held : &bh->fresh, p->range);
 		break;
 	case HPB_NOT_DONE:
 		hpb_pool_put(bh, &bh->refused, p->range);
@@ -174,7 +178,7 @@ void hpb_settle(struct hpb *bh, struct hpb_slot *slot, struct hpb_tally *tally)
 				      hpb_status_errno(piece.status));
 		hpb_settle_count(bh, inflate, &piece);
 		if (inflate)
-			hpb_settle_inflated(bh, &piece);
+			hpb_settle_inflated(bh, slot, &piece);
 		else
 			hpb_settle_deflated(bh, slot, &piece);
 	}
@@ -199,6 +203,70 @@ void hpb_reap(struct hpb *bh, struct hpb_tally *tally)
 		hpb_oom_reap(bh);
 }
 
+/* Mark what is `fresh`. The OOM notifier can have it all but for one batch. */
+static void hpb_mark_fresh(struct hpb *bh)
+{
+	struct hpb_range run;
+	unsigned int nr;
+
+	for (;;) {
+		nr = 0;
+		spin_lock(&bh->lock);
+		hpb_pool_get(bh, &bh->fresh, &run, 1, &nr, HPB_MARK_BATCH);
+		spin_unlock(&bh->lock);
+		if (!nr)
+			return;
+		hpb_mark(bh, run);
+		spin_lock(&bh->lock);
+		hpb_pool_put(bh, &bh->held, run);
+		spin_unlock(&bh->lock);
+	}
+}
+
+/*
+ * Blocks are sent before their pages are marked. Until that is done /proc/kcore
+ * is kept out, the only reader that looks for the mark at any time (DRV-13).
+ */
+static void hpb_kcore_off(struct hpb *bh)
+{
+	if (bh->kcore_off)
+		return;
+	page_offline_begin();
+	bh->kcore_off = true;
+}
+
+void hpb_mark_all(struct hpb *bh)
+{
+	unsigned int i, r;
+
+	lockdep_assert_held(&bh->op);
+	if (!bh->kcore_off && !READ_ONCE(bh->fresh.blocks))
+		return;
+	hpb_kcore_off(bh);
+	for (i = 0; i < HPB_SLOTS; i++) {
+		struct hpb_slot *slot = &bh->slots[i];
+
+		if (slot->marked || slot->type != VIRTIO_BALLOON_HP_REQ_INFLATE ||
+		    READ_ONCE(slot->state) == HPB_SLOT_FREE ||
+		    READ_ONCE(slot->state) == HPB_SLOT_FILLING)
+			continue;
+		for (r = 0; r < slot->nr; r++)
+			hpb_mark(bh, slot->ranges[r]);
+		slot->marked = true;
+	}
+	hpb_mark_fresh(bh);
+	bh->unmarked = 0;
+	bh->kcore_off = false;
+	page_offline_end();
+}
+
+/* hpb_wait(), but first do what can be done while waiting. */
+static int hpb_await(struct hpb *bh)
+{
+	hpb_mark_all(bh);
+	return hpb_wait(bh);
+}
+
 /* Act on answers until none is outstanding. */
 static int hpb_drain(struct hpb *bh, struct hpb_tally *tally)
 {
@@ -207,7 +275,7 @@ static int hpb_drain(struct hpb *bh, struct hpb_tally *tally)
 	hpb_reap(bh, tally);
 	/* Who has waited in vain does not wait again. */
 	while (!err && tally->err != -ETIMEDOUT && hpb_in_flight(bh)) {
-		err = hpb_wait(bh);
+		err = hpb_await(bh);
 		hpb_reap(bh, tally);
 	}
 	return err;
@@ -227,7 +295,7 @@ static struct hpb_slot *hpb_next_slot(struct hpb *bh, u16 type,
 		slot = hpb_slot_get(bh, type);
 		if (slot)
 			return slot;
-		err = hpb_wait(bh);
+		err = hpb_await(bh);
 		if (err) {
 			hpb_tally_add(tally, 0, 0, err);
 			return NULL;
@@ -242,10 +310,12 @@ static int hpb_send_wait(struct hpb *bh, struct hpb_slot *slot,
 	int err;
 
 	for (;;) {
+		if (slot->type == VIRTIO_BALLOON_HP_REQ_INFLATE && !slot->marked)
+			hpb_kcore_off(bh);
 		err = hpb_send(bh, slot, GFP_NOWAIT | __GFP_NOWARN);
 		if (err != -ENOSPC || !hpb_in_flight(bh))
 			return err;
-		err = hpb_wait(bh);
+		err = hpb_await(bh);
 		if (err)
 			return err;
 		hpb_reap(bh, tally);
@@ -344,10 +414,10 @@ unsigned long hpb_deflate_all(struct hpb *bh)
 {
 	struct hpb_tally tally = {};
 
-	lockdep_assert_held(&bh->op);
+	hpb_mark_all(bh);
 	hpb_deflate_pass(bh, &bh->undo, ULONG_MAX, 0, U64_MAX, NULL, &tally);
 	hpb_deflate_pass(bh, &bh->held, ULONG_MAX, 0, U64_MAX, NULL, &tally);
-	return bh->held.blocks + bh->undo.blocks + bh->deflating;
+	return hpb_out(bh) + bh->undo.blocks + bh->deflating;
 }
 
 int hpb_deflate_window(struct hpb *bh, u64 start, u64 end)
@@ -355,13 +425,14 @@ int hpb_deflate_window(struct hpb *bh, u64 start, u64 end)
 	struct hpb_tally tally = {};
 	unsigned long left;
 
-	lockdep_assert_held(&bh->op);
+	hpb_mark_all(bh);
 	hpb_deflate_pass(bh, &bh->undo, ULONG_MAX, start, end, NULL, &tally);
 	hpb_deflate_pass(bh, &bh->held, ULONG_MAX, start, end, NULL, &tally);
 	hpb_count(bh, HPB_C_OFFLINE_BLOCKS, tally.done);
 
 	spin_lock(&bh->lock);
 	left = hpb_pool_count(bh, &bh->held, start, end) +
+	       hpb_pool_count(bh, &bh->fresh, start, end) +
 	       hpb_pool_count(bh, &bh->undo, start, end);
 	/* Requests without an answer may hold blocks from anywhere. */
 	left += bh->inflating + bh->deflating;
@@ -397,24 +468,17 @@ static int hpb_send_inflate(struct hpb *bh, struct hpb_slot *slot,
 {
 	int err;
 
-	/* Blocks that come from a pool are hidden already. */
-	if (slot->from) {
-		err = hpb_send_wait(bh, slot, tally);
-	} else {
-		/*
-		 * Marking costs a write to each struct page. It is done while
-		 * the host frees the memory; until it is finished /proc/kcore,
-		 * the only reader that looks for the mark at this time, is
-		 * kept out (DRV-13).
-		 */
-		page_offline_begin();
-		err = hpb_send_wait(bh, slot, tally);
-		if (!err)
-			hpb_hide(bh, slot->ranges, slot->nr);
-		page_offline_end();
-	}
-	if (err)
+	/* Blocks that come from a pool are unmanaged and marked already. */
+	slot->marked = slot->from;
+	err = hpb_send_wait(bh, slot, tally);
+	if (err) {
 		hpb_unfill(bh, slot);
+	} else if (!slot->marked) {
+		hpb_unmanage(bh, slot->ranges, slot->nr);
+		bh->unmarked += slot->blocks;
+	}
+	if (bh->unmarked > HPB_UNMARKED_MAX)
+		hpb_mark_all(bh);
 	return err;
 }
 
@@ -441,7 +505,7 @@ static enum hpb_stop hpb_inflate_pass(struct hpb *bh, unsigned long target,
 		slot = hpb_next_slot(bh, VIRTIO_BALLOON_HP_REQ_INFLATE, tally);
 		if (!slot)
 			break;
-		out = READ_ONCE(bh->held.blocks) + READ_ONCE(bh->inflating);
+		out = hpb_out(bh) + READ_ONCE(bh->inflating);
 		if (out >= target && hpb_in_flight(bh)) {
 			/* Others take the place of what will be refused. */
 			hpb_slot_put(bh, slot, HPB_SLOT_FREE);
@@ -462,6 +526,8 @@ static enum hpb_stop hpb_inflate_pass(struct hpb *bh, unsigned long target,
 			break;
 		}
 	}
+	/* Before waiting, and also if there is nothing to wait for. */
+	hpb_mark_all(bh);
 	hpb_tally_add(tally, 0, 0, hpb_drain(bh, tally));
 	return why;
 }
@@ -490,7 +556,7 @@ static void hpb_note_target(struct hpb *bh, u64 requested)
 	spin_unlock(&bh->lock);
 	hpb_count(bh, HPB_C_TARGETS, 1);
 	trace_hpb_target(bh->vdev->index, requested,
-			 (u64)READ_ONCE(bh->held.blocks) << bh->shift);
+			 (u64)hpb_out(bh) << bh->shift);
 }
 
 static void hpb_set_stop(struct hpb *bh, enum hpb_stop stop)
@@ -521,12 +587,12 @@ static void hpb_stop_for_now(struct hpb *bh, enum hpb_stop stop,
 
 	hpb_count(bh, HPB_C_STOPS, 1);
 	trace_hpb_stop(bh->vdev->index, stop, bh->requested,
-		       (u64)READ_ONCE(bh->held.blocks) << bh->shift, delay);
+		       (u64)hpb_out(bh) << bh->shift, delay);
 	if (!bh->told && bh->stop != stop) {
 		bh->told = true;
 		dev_info_ratelimited(&bh->vdev->dev,
 				     "%llu MiB of %llu MiB are out: %s; %s\n",
-				     ((u64)READ_ONCE(bh->held.blocks) << bh->shift) >> 20,
+				     ((u64)hpb_out(bh) << bh->shift) >> 20,
 				     bh->requested >> 20, hpb_stop_name(stop),
 				     again ? "trying again from time to time" :
 				     "trying again when another size is requested");
@@ -569,26 +635,27 @@ static enum hpb_stop hpb_pass(struct hpb *bh, unsigned long target, int seen,
 	unsigned long held;
 
 	hpb_drain(bh, tally);
+	hpb_mark_all(bh);
 	hpb_undo(bh, tally);
-	held = READ_ONCE(bh->held.blocks);
+	held = hpb_out(bh);
 	if (target > held) {
 		if (hpb_oom_recent(bh))
 			return HPB_STOP_OOM;
 		/* Not before the last trouble of this kind is over. */
 		if (!bh->undo.blocks)
 			why = hpb_inflate_pass(bh, target, seen, tally);
-	} else {
-		/* After a reset fewer blocks are wanted than before it. */
-		hpb_return_pool(bh, &bh->idle);
-		if (target < held)
-			hpb_deflate_pass(bh, &bh->held, held - target, 0,
-					 U64_MAX, &seen, tally);
+	} else if (target < held) {
+		hpb_deflate_pass(bh, &bh->held, held - target, 0, U64_MAX,
+				 &seen, tally);
 	}
 	hpb_undo(bh, tally);
 	/* Only now, so that the pass does not take them a second time. */
 	hpb_return_pool(bh, &bh->refused);
+	/* After a reset: what was not wanted again, or did not go out again. */
+	if (hpb_out(bh) >= target || !hpb_interrupted(bh, seen))
+		hpb_return_pool(bh, &bh->idle);
 
-	if (READ_ONCE(bh->held.blocks) == target && !bh->undo.blocks)
+	if (hpb_out(bh) == target && !bh->undo.blocks)
 		return HPB_STOP_NONE;
 	if (hpb_stop_for(tally->err) != HPB_STOP_NONE)
 		return hpb_stop_for(tally->err);
@@ -622,7 +689,7 @@ static void hpb_follow(struct hpb *bh)
 			hpb_stop_for_now(bh, stop, &tally);
 			return;
 		}
-		if (READ_ONCE(bh->held.blocks) == target && !bh->undo.blocks) {
+		if (hpb_out(bh) == target && !bh->undo.blocks) {
 			hpb_set_stop(bh, HPB_STOP_NONE);
 			bh->backoff = 0;
 			return;
