@@ -226,7 +226,7 @@ static void add_counters(HpbMemory *mem, const HpbDiscardCounters *count)
 {
     HpbDiscardCounters *sum = &mem->counters;
 
-    g_mutex_lock(&mem->lock);
+    pthread_mutex_lock(&mem->lock);
     sum->requests++;
     sum->ranges += count->ranges;
     sum->ranges_done += count->ranges_done;
@@ -239,7 +239,7 @@ static void add_counters(HpbMemory *mem, const HpbDiscardCounters *count)
     sum->bytes_canceled += count->bytes_canceled;
     sum->syscalls += count->syscalls;
     sum->retries += count->retries;
-    g_mutex_unlock(&mem->lock);
+    pthread_mutex_unlock(&mem->lock);
 }
 
 gboolean hpb_memory_discard(HpbMemory *mem, const HpbRange *ranges, size_t n,
@@ -278,7 +278,7 @@ gboolean hpb_memory_discard(HpbMemory *mem, const HpbRange *ranges, size_t n,
 
 void hpb_memory_discard_counters(HpbMemory *mem, HpbDiscardCounters *counters)
 {
-    g_mutex_lock(&mem->lock);
+    pthread_mutex_lock(&mem->lock);
     *counters = mem->counters;
-    g_mutex_unlock(&mem->lock);
+    pthread_mutex_unlock(&mem->lock);
 }

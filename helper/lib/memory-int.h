@@ -17,6 +17,7 @@
 #ifndef HPB_MEMORY_INT_H
 #define HPB_MEMORY_INT_H
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <sys/stat.h>
 #include <sys/types.h>
@@ -39,7 +40,8 @@ extern const HpbSysOps hpb_sysops;
 /*
  * Everything but method and the counters is constant after creation. method
  * only ever goes from DONTNEED to DONTNEED_LOCKED: a reader that sees the old
- * value merely makes one call more. lock protects counters.
+ * value merely makes one call more. lock protects counters; it is not a GMutex
+ * because the thread sanitizer cannot see those.
  */
 struct HpbMemory {
     const HpbSysOps *ops;
@@ -56,7 +58,7 @@ struct HpbMemory {
     gboolean discard_zeroes;
     _Atomic int method;     /* HpbMethod */
 
-    GMutex lock;
+    pthread_mutex_t lock;
     HpbDiscardCounters counters;
 };
 

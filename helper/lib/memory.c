@@ -146,7 +146,7 @@ HpbMemory *hpb_memory_new_with_ops(const HpbMemoryDesc *desc,
     }
 
     mem = g_new0(HpbMemory, 1);
-    g_mutex_init(&mem->lock);
+    pthread_mutex_init(&mem->lock, NULL);
     mem->ops = ops;
     mem->name = g_steal_pointer(&name);
     mem->host = desc->host;
@@ -173,7 +173,7 @@ HpbMemory *hpb_memory_new(const HpbMemoryDesc *desc, GError **errp)
 void hpb_memory_free(HpbMemory *mem)
 {
     if (mem) {
-        g_mutex_clear(&mem->lock);
+        pthread_mutex_destroy(&mem->lock);
         g_free(mem->name);
         g_free(mem);
     }
