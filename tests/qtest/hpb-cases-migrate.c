@@ -1,0 +1,493 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * virtio-balloon-hp qtest: migration and saved state (DEV-20, DEV-27)
+ *
+ * Theory of operation: two QEMUs and a unix socket, or a file in between. The
+ * driver goes on with the same rings on the destination (hpb_migrated()), so
+ * that whatever the device forgets shows up as a wrong answer. Streams that no
+ * device of ours would write are made by changing single fields of a saved one.
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/bswap.h"
+#include "qemu/units.h"
+#include "qobject/qdict.h"
+#include "hpb-qtest.h"
+
+#define RAM     (256 * MiB)
+#define OK      VIRTIO_BALLOON_HP_OK
+#define ARGS    HPB_PC "-m 256M " HPB_DEV_PCI
+
+static uint64_t at(Hpb *h, unsigned i)
+{
+    return HPB_RAM_START + i * h->unit;
+}
+
+/* A directory for sockets and files, gone with its contents at the end */
+typedef struct Dir {
+    char *path, *sock, *file, *log;
+    char *uri, *file_uri;
+} Dir;
+
+static void dir_init(Dir *d)
+{
+    d->path = g_dir_make_tmp("hpb-qtest-XXXXXX", NULL);
+    g_assert_nonnull(d->path);
+    d->sock = g_build_filename(d->path, "sock", NULL);
+    d->file = g_build_filename(d->path, "state", NULL);
+    d->log = g_build_filename(d->path, "log", NULL);
+    d->uri = g_strdup_printf("unix:%s", d->sock);
+    d->file_uri = g_strdup_printf("file:%s", d->file);
+}
+
+static void dir_done(Dir *d)
+{
+    unlink(d->sock);
+    unlink(d->file);
+    unlink(d->log);
+    rmdir(d->path);
+    g_free(d->path);
+    g_free(d->sock);
+    g_free(d->file);
+    g_free(d->log);
+    g_free(d->uri);
+    g_free(d->file_uri);
+}
+
+static QTestState *start_incoming(const char *args, Dir *d)
+{
+    return qtest_initf("%s -incoming defer 2>%s", args, d->log);
+}
+
+static void incoming(QTestState *to, const char *uri)
+{
+    qtest_qmp_assert_success(to, "{ 'execute': 'migrate-incoming', "
+                             "'arguments': { 'uri': %s, "
+                             "'exit-on-error': false } }", uri);
+}
+
+static char *migration_status(QTestState *qts)
+{
+    QDict *rsp = qtest_qmp_assert_success_ref(
+        qts, "{ 'execute': 'query-migrate' }");
+    char *status = g_strdup(qdict_get_try_str(rsp, "status") ?: "none");
+
+    qobject_unref(rsp);
+    return status;
+}
+
+/* Wait until the migration of @qts has ended; true if it worked */
+static bool migration_ended(QTestState *qts)
+{
+    gint64 start = g_get_monotonic_time();
+
+    for (;;) {
+        g_autofree char *status = migration_status(qts);
+
+        if (!strcmp(status, "completed")) {
+            return true;
+        }
+        if (!strcmp(status, "failed")) {
+            return false;
+        }
+        g_assert_cmpint(g_get_monotonic_time() - start, <, HPB_TIMEOUT_US);
+    }
+}
+
+static void migrate(QTestState *from, const char *uri)
+{
+    qtest_qmp_assert_success(from, "{ 'execute': 'migrate', 'arguments': "
+                             "{ 'uri': %s } }", uri);
+}
+
+static void wait_running(QTestState *qts, bool running)
+{
+    gint64 start = g_get_monotonic_time();
+    bool is;
+
+    do {
+        QDict *rsp = qtest_qmp_assert_success_ref(
+            qts, "{ 'execute': 'query-status' }");
+
+        is = qdict_get_bool(rsp, "running");
+        qobject_unref(rsp);
+        g_assert_cmpint(g_get_monotonic_time() - start, <, HPB_TIMEOUT_US);
+    } while (is != running);
+}
+
+/* Live, through a socket; @h continues on the destination */
+static void move(Hpb *h, QTestState *to, Dir *d)
+{
+    incoming(to, d->uri);
+    migrate(h->qts, d->uri);
+    g_assert_true(migration_ended(h->qts));
+    g_assert_true(migration_ended(to));
+    hpb_migrated(h, to);
+}
+
+/* Out: units 2..9 and 20; then all of it has to be known on the other side */
+static void make_state(Hpb *h)
+{
+    hpb_qmp_balloon(h, RAM - 30 * h->unit);
+    hpb_fill(h, at(h, 10), 10 * h->unit, 0x5a);
+    hpb_take(h, at(h, 2), 8 * h->unit);
+    hpb_take(h, at(h, 20), h->unit);
+}
+
+static void check_state(Hpb *h)
+{
+    g_autoptr(HpbReq) in = hpb_inflate(h), out = hpb_deflate(h);
+    const HpbExc not_out[] = {
+        { 0, 2, VIRTIO_BALLOON_HP_NOT_OUT },
+        { 10, 10, VIRTIO_BALLOON_HP_NOT_OUT },
+        { 21, 4, VIRTIO_BALLOON_HP_NOT_OUT }, { 0 },
+    };
+
+    hpb_check_out(h, RAM, 9 * h->unit);
+    g_assert_true(hpb_filled(h, at(h, 10), 10 * h->unit, 0x5a));
+    hpb_range(in, at(h, 2), 8 * h->unit);
+    hpb_expect(in, VIRTIO_BALLOON_HP_ALREADY_OUT, 0, NULL);
+    hpb_range(out, at(h, 0), 25 * h->unit);
+    hpb_expect(out, VIRTIO_BALLOON_HP_PARTIAL, 9 * h->unit, not_out);
+    hpb_check_out(h, RAM, 0);
+}
+
+/* DEV-27: what is out, requested and actual */
+static void test_live(void)
+{
+    Hpb *h = hpb_boot("");
+    Dir d;
+
+    dir_init(&d);
+    make_state(h);
+    move(h, start_incoming(ARGS, &d), &d);
+    g_assert_cmphex(HPB_CFG(h, requested), ==, 30 * h->unit);
+    check_state(h);
+    hpb_quit(h);
+    dir_done(&d);
+}
+
+/* DEV-27: twice, with changes in between, and with shared memory files */
+static void test_twice(void)
+{
+    const char *mem = "-m 256M -machine memory-backend=m -object "
+                      "memory-backend-memfd,id=m,size=256M,share=on";
+    g_autofree char *args = g_strdup_printf(HPB_PC "%s " HPB_DEV_PCI, mem);
+    Hpb *h = hpb_boot_mem(mem, "");
+    Dir d;
+
+    dir_init(&d);
+    hpb_take(h, at(h, 60), 10 * h->unit);
+    move(h, start_incoming(args, &d), &d);
+    hpb_give(h, at(h, 60), 10 * h->unit);
+    make_state(h);
+    move(h, start_incoming(args, &d), &d);
+    check_state(h);
+    hpb_quit(h);
+    dir_done(&d);
+}
+
+/* Save to a file, load from it later, as managedsave does */
+static void test_file(void)
+{
+    Hpb *h = hpb_boot("");
+    QTestState *to;
+    Dir d;
+
+    dir_init(&d);
+    make_state(h);
+    qtest_qmp_assert_success(h->qts, "{ 'execute': 'stop' }");
+    migrate(h->qts, d.file_uri);
+    g_assert_true(migration_ended(h->qts));
+    to = start_incoming(ARGS, &d);
+    incoming(to, d.file_uri);
+    g_assert_true(migration_ended(to));
+    hpb_migrated(h, to);
+    qtest_qmp_assert_success(to, "{ 'execute': 'cont' }");
+    check_state(h);
+    hpb_quit(h);
+    dir_done(&d);
+}
+
+/* Two nodes, something out of each */
+static void test_numa(void)
+{
+    const char *mem = "-m 256M -object memory-backend-ram,id=m0,size=128M "
+                      "-object memory-backend-ram,id=m1,size=128M "
+                      "-numa node,memdev=m0 -numa node,memdev=m1";
+    g_autofree char *args = g_strdup_printf(HPB_PC "%s " HPB_DEV_PCI, mem);
+    Hpb *h = hpb_boot_mem(mem, "");
+    Dir d;
+
+    dir_init(&d);
+    hpb_take(h, 124 * MiB, 8 * MiB);
+    hpb_take(h, 250 * MiB, 4 * MiB);
+    move(h, start_incoming(args, &d), &d);
+    hpb_check_out(h, RAM, 12 * MiB);
+    hpb_give(h, 124 * MiB, 8 * MiB);
+    hpb_give(h, 250 * MiB, 4 * MiB);
+    hpb_check_out(h, RAM, 0);
+    hpb_quit(h);
+    dir_done(&d);
+}
+
+/* libvirt sets the target before the state comes: it is the newer one */
+static void test_target_before_state(void)
+{
+    Hpb *h = hpb_boot("");
+    QTestState *to;
+    Dir d;
+
+    dir_init(&d);
+    make_state(h);
+    to = start_incoming(ARGS, &d);
+    qtest_qmp_assert_success(to, "{ 'execute': 'balloon', 'arguments': "
+                             "{ 'value': %" PRIu64 " } }", RAM - 7 * h->unit);
+    move(h, to, &d);
+    g_assert_cmphex(HPB_CFG(h, requested), ==, 7 * h->unit);
+    check_state(h);
+    hpb_quit(h);
+    dir_done(&d);
+}
+
+/* DEV-20: paused, requests in the ring; the destination answers them */
+static void test_available(void)
+{
+    Hpb *h = hpb_boot("");
+    g_autoptr(HpbReq) in = hpb_inflate(h), out = hpb_deflate(h);
+    QTestState *to;
+    Dir d;
+
+    dir_init(&d);
+    hpb_take(h, at(h, 50), 2 * h->unit);
+    qtest_qmp_assert_success(h->qts, "{ 'execute': 'stop' }");
+    hpb_submit(hpb_range(in, at(h, 1), 4 * h->unit));
+    hpb_submit(hpb_range(out, at(h, 50), h->unit));
+    to = start_incoming(ARGS, &d);
+    move(h, to, &d);
+    g_assert_false(in->answered);
+    qtest_qmp_assert_success(to, "{ 'execute': 'cont' }");
+    hpb_wait(in);
+    hpb_wait(out);
+    g_assert_cmpint(in->status, ==, OK);
+    g_assert_cmpint(out->status, ==, OK);
+    hpb_check_out(h, RAM, 5 * h->unit);
+    hpb_quit(h);
+    dir_done(&d);
+}
+
+/* DEV-20: requests arrive while the migration runs; each is answered once */
+static void test_in_flight(void)
+{
+    enum { N = 60 };
+    Hpb *h = hpb_boot("");
+    QTestState *to;
+    HpbReq *in[N];
+    uint64_t done = 0;
+    Dir d;
+
+    dir_init(&d);
+    hpb_fill(h, at(h, 0), N * h->unit, 1);
+    to = start_incoming(ARGS, &d);
+    incoming(to, d.uri);
+    for (unsigned i = 0; i < N; i++) {
+        in[i] = hpb_range(hpb_inflate(h), at(h, i), h->unit);
+        hpb_add(in[i]);
+    }
+    migrate(h->qts, d.uri);
+    hpb_kick(h, VIRTIO_BALLOON_HP_VQ_INFLATE);
+    g_assert_true(migration_ended(h->qts));
+    g_assert_true(migration_ended(to));
+    hpb_migrated(h, to);
+    wait_running(to, true);
+    for (unsigned i = 0; i < N; i++) {
+        hpb_wait(in[i]);
+        done += in[i]->done;
+        g_assert_true(in[i]->status == OK ||
+                      in[i]->status == VIRTIO_BALLOON_HP_AGAIN);
+        hpb_req_free(in[i]);
+    }
+    hpb_check_out(h, RAM, done);
+    hpb_quit(h);
+    dir_done(&d);
+}
+
+/* A statistics buffer that the source holds is not lost */
+static void test_stats_buffer(void)
+{
+    Hpb *h = hpb_boot("");
+    const HpbDesc buf = { 8 * MiB, 16, 0 };
+    Dir d;
+
+    dir_init(&d);
+    hpb_chain(h, VIRTIO_BALLOON_HP_VQ_STATS, &buf, 1, false);
+    g_assert_cmpint(hpb_collect(h, VIRTIO_BALLOON_HP_VQ_STATS), ==, 0);
+    move(h, start_incoming(ARGS, &d), &d);
+    wait_running(h->qts, true);
+    qtest_qmp_assert_success(h->qts, "{ 'execute': 'qom-set', 'arguments': "
+                             "{ 'path': %s, "
+                             "'property': 'guest-stats-polling-interval', "
+                             "'value': 1 } }", HPB_PATH);
+    qtest_clock_step(h->qts, 2000000000LL);
+    g_assert_true(hpb_answered(h, VIRTIO_BALLOON_HP_VQ_STATS));
+    hpb_quit(h);
+    dir_done(&d);
+}
+
+static void return_path(QTestState *qts)
+{
+    qtest_qmp_assert_success(qts, "{ 'execute': 'migrate-set-capabilities', "
+                             "'arguments': { 'capabilities': [ "
+                             "{ 'capability': 'return-path', "
+                             "'state': true } ] } }");
+}
+
+/* DEV-27: does not fit; the reason is said, and the source goes on */
+static void expect_misfit(const char *args, const char *word)
+{
+    Hpb *h = hpb_boot("");
+    g_autofree char *said = NULL;
+    QTestState *to;
+    Dir d;
+
+    dir_init(&d);
+    make_state(h);
+    to = start_incoming(args, &d);
+    return_path(h->qts);
+    return_path(to);
+    incoming(to, d.uri);
+    migrate(h->qts, d.uri);
+    g_assert_false(migration_ended(to));
+    g_assert_false(migration_ended(h->qts));
+    wait_running(h->qts, true);
+    qtest_quit(to);
+    g_assert_true(g_file_get_contents(d.log, &said, NULL, NULL));
+    g_test_message("%s", said);
+    g_assert_nonnull(strstr(said, word));
+    check_state(h);
+    hpb_quit(h);
+    dir_done(&d);
+}
+
+static void test_other_unit(void)
+{
+    expect_misfit(HPB_PC "-m 256M " HPB_DEV_PCI ",unit=4M", "unit=2097152");
+}
+
+static void test_other_split(void)
+{
+    expect_misfit(HPB_PC "-m 256M -object memory-backend-ram,id=m0,size=128M "
+                  "-object memory-backend-ram,id=m1,size=128M "
+                  "-numa node,memdev=m0 -numa node,memdev=m1 " HPB_DEV_PCI,
+                  "pc.ram");
+}
+
+/* Where the fields of saved state are, behind the unit */
+enum {
+    REQUESTED = -8, UNIT = 0, NR = 8, IDSTR = 12, LENGTH = IDSTR + 256,
+    BYTES = LENGTH + 8, BITS = BYTES + 4,
+};
+
+/* Fields set to what no device writes; the last four are harmless */
+static const struct { int at, size; uint64_t value; bool loads; } damages[] = {
+    { UNIT, 8, 0, false },
+    { UNIT, 8, 3, false },
+    { UNIT, 8, UINT64_MAX, false },
+    { NR, 4, 0xffffffff, false },
+    { NR, 4, 0x7fffffff, false },
+    { NR, 4, 2, false },
+    { IDSTR, 8, 0x4141414141414141, false },
+    { IDSTR, 1, 0, false },
+    { LENGTH, 8, 0, false },
+    { LENGTH, 8, 128 * MiB, false },
+    { LENGTH, 8, UINT64_MAX, false },
+    { BYTES, 4, 0, false },
+    { BYTES, 4, 4, false },
+    { BYTES, 4, 8, false },
+    { BYTES, 4, 24, false },
+    { BYTES, 4, 0xfffffff8, false },
+    { BITS, 8, 0, true },
+    { BITS + 8, 8, UINT64_MAX, true },
+    { REQUESTED, 8, UINT64_MAX, true },
+    { REQUESTED, 8, 12345, true },
+};
+
+static size_t find_state(const char *data, size_t len, uint64_t unit)
+{
+    uint8_t key[18];
+
+    stq_be_p(key, unit);
+    stl_be_p(key + 8, 1);
+    memcpy(key + 12, "pc.ram", 6);
+    for (size_t i = 0; i + sizeof(key) < len; i++) {
+        if (!memcmp(data + i, key, sizeof(key))) {
+            return i;
+        }
+    }
+    g_error("the saved state is not where it is looked for");
+}
+
+/* DEV-27: a damaged stream is refused, or harmless: QEMU survives it */
+static void test_damaged(void)
+{
+    Hpb *h = hpb_boot("");
+    g_autofree char *data = NULL;
+    uint64_t unit = h->unit;
+    size_t len, start;
+    Dir d;
+
+    dir_init(&d);
+    make_state(h);
+    qtest_qmp_assert_success(h->qts, "{ 'execute': 'stop' }");
+    migrate(h->qts, d.file_uri);
+    g_assert_true(migration_ended(h->qts));
+    hpb_quit(h);
+    g_assert_true(g_file_get_contents(d.file, &data, &len, NULL));
+    start = find_state(data, len, unit);
+    for (unsigned i = 0; i < ARRAY_SIZE(damages); i++) {
+        size_t where = start + damages[i].at;
+        char saved[8], value[8];
+        Hpb *to;
+        bool loaded;
+
+        memcpy(saved, data + where, 8);
+        stq_be_p(value, damages[i].value);
+        memcpy(data + where, value + 8 - damages[i].size, damages[i].size);
+        g_assert_true(g_file_set_contents(d.file, data, len, NULL));
+        memcpy(data + where, saved, 8);
+
+        to = hpb_attach(start_incoming(ARGS, &d));
+        incoming(to->qts, d.file_uri);
+        loaded = migration_ended(to->qts);
+        g_test_message("case %u: %s", i, loaded ? "loaded" : "refused");
+        g_assert_true(loaded == damages[i].loads);
+        if (loaded) {
+            qtest_qmp_assert_success(to->qts, "{ 'execute': 'cont' }");
+            hpb_probe_pci(to);
+            g_assert_cmphex(HPB_CFG(to, actual) % unit, ==, 0);
+            g_assert_cmphex(HPB_CFG(to, requested) % unit, ==, 0);
+            g_assert_cmphex(hpb_qmp_query(to), ==, RAM - HPB_CFG(to, actual));
+            hpb_driver_init(to, HPB_FEATURES);
+            hpb_take(to, HPB_RAM_START, RAM - HPB_RAM_START);
+        }
+        hpb_quit(to);
+    }
+    dir_done(&d);
+}
+
+#define ADD(name, fn) qtest_add_func("virtio-balloon-hp/migrate/" name, fn)
+
+void hpb_add_migrate_tests(void)
+{
+    ADD("DEV-27-live", test_live);
+    ADD("DEV-27-twice", test_twice);
+    ADD("DEV-27-file", test_file);
+    ADD("DEV-27-numa", test_numa);
+    ADD("target-before-state", test_target_before_state);
+    ADD("DEV-20-available", test_available);
+    ADD("DEV-20-in-flight", test_in_flight);
+    ADD("stats-buffer", test_stats_buffer);
+    ADD("DEV-27-other-unit", test_other_unit);
+    ADD("DEV-27-other-split", test_other_split);
+    ADD("DEV-27-damaged", test_damaged);
+}
