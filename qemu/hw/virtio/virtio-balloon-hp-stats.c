@@ -23,6 +23,8 @@
 
 /* Entries of one buffer that are looked at (DEV-21) */
 #define VBHP_STATS_MAX_ENTRIES 256
+/* Buffers taken in one go before other users of the main loop get a turn */
+#define VBHP_STATS_MAX_BATCH 64
 
 QEMU_BUILD_BUG_ON(sizeof(struct virtio_balloon_hp_stat) != 16);
 QEMU_BUILD_BUG_ON(VIRTIO_BALLOON_HP_STAT_DIRECT_RECLAIM != 15);
@@ -139,8 +141,11 @@ void vbhp_stats_process(VirtIOBalloonHP *s)
     VirtQueueElement *elem;
     bool any = false;
 
-    /* A ring full at most: what comes meanwhile brings its own notification. */
-    for (int i = 0; i < 16; i++) {
+    for (int i = 0; ; i++) {
+        if (i == VBHP_STATS_MAX_BATCH) {
+            vbhp_queue_kick(s);
+            break;
+        }
         elem = virtqueue_pop(vbhp_stats_vq(s), sizeof(*elem));
         if (!elem) {
             break;
