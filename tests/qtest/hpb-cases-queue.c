@@ -389,6 +389,197 @@ static void test_unnegotiated_queue(void)
     hpb_quit(h);
 }
 
+/*
+ * Random requests, overlapping and on all queues, that nobody waits for, while
+ * the machine is paused, queues and the device are reset. What each answer will
+ * be depends on the device's speed, but together they have to agree:
+ * net[] counts for each unit how often it was taken minus how often given back.
+ */
+enum { WINDOW = 512, FLIGHT = 40 };
+
+typedef struct Race {
+    Hpb *h;
+    GRand *rand;
+    HpbReq *flying[FLIGHT];
+    int first[FLIGHT];
+    int8_t net[WINDOW];
+    bool unknown[WINDOW];   /* in a request that a queue reset abandoned */
+    unsigned answers, abandoned;
+} Race;
+
+/* Take over the answer in slot @i */
+static void race_land(Race *race, unsigned i)
+{
+    HpbReq *r = race->flying[i];
+    g_autofree bool *not_done = NULL;
+    unsigned count = r->size / race->h->unit;
+
+    hpb_wait(r);
+    not_done = g_new0(bool, count);
+    if (r->status > VIRTIO_BALLOON_HP_PARTIAL && !r->exc->len) {
+        memset(not_done, 1, count);
+    }
+    for (unsigned e = 0; e < r->exc->len; e++) {
+        HpbExc *exc = &g_array_index(r->exc, HpbExc, e);
+
+        memset(not_done + exc->first, 1, exc->count);
+    }
+    for (unsigned u = 0; u < count; u++) {
+        if (r->type != VIRTIO_BALLOON_HP_REQ_REPORT && !not_done[u]) {
+            race->net[race->first[i] + u] +=
+                r->type == VIRTIO_BALLOON_HP_REQ_INFLATE ? 1 : -1;
+        }
+    }
+    race->answers++;
+    race->flying[i] = NULL;
+    hpb_req_free(r);
+}
+
+/* Forget what is in flight on @vq, or on all queues */
+static void race_abandon(Race *race, unsigned vq)
+{
+    for (unsigned i = 0; i < FLIGHT; i++) {
+        HpbReq *r = race->flying[i];
+
+        if (r && (vq == VIRTIO_BALLOON_HP_VQ_MAX || r->vq == vq)) {
+            memset(race->unknown + race->first[i], 1, r->size / race->h->unit);
+            race->flying[i] = NULL;
+            race->abandoned++;
+            hpb_req_free(r);
+        }
+    }
+}
+
+/* Everything lands; then ask for all of it back, and compare with net[] */
+static void race_settle(Race *race)
+{
+    Hpb *h = race->h;
+    g_autoptr(HpbReq) out = hpb_room(hpb_deflate(h), WINDOW + 1);
+    bool is_out[WINDOW];
+
+    for (unsigned i = 0; i < FLIGHT; i++) {
+        if (race->flying[i]) {
+            race_land(race, i);
+        }
+    }
+    hpb_range(out, at(h, 0), WINDOW * h->unit);
+    hpb_ask(out);
+    memset(is_out, 1, sizeof(is_out));
+    for (unsigned e = 0; e < out->exc->len; e++) {
+        HpbExc *exc = &g_array_index(out->exc, HpbExc, e);
+
+        g_assert_cmpint(exc->status, ==, VIRTIO_BALLOON_HP_NOT_OUT);
+        memset(is_out + exc->first, 0, exc->count);
+    }
+    for (unsigned u = 0; u < WINDOW; u++) {
+        if (!race->unknown[u]) {
+            g_assert_cmpint(race->net[u], ==, is_out[u]);
+        }
+    }
+    hpb_check_out(h, RAM, 0);
+    g_assert_cmpint(hpb_counter(h, "in-flight"), ==, 0);
+    memset(race->net, 0, sizeof(race->net));
+    memset(race->unknown, 0, sizeof(race->unknown));
+}
+
+static void race_submit(Race *race, unsigned slot)
+{
+    unsigned first = g_rand_int_range(race->rand, 0, WINDOW);
+    unsigned count = g_rand_int_range(race->rand, 1,
+                                      MIN(48, WINDOW - first) + 1);
+    HpbReq *r;
+
+    switch (g_rand_int_range(race->rand, 0, 5)) {
+    case 0:
+        r = hpb_report(race->h);
+        break;
+    case 1:
+    case 2:
+        r = hpb_deflate(race->h);
+        break;
+    default:
+        r = hpb_inflate(race->h);
+    }
+    race->flying[slot] = hpb_range(r, at(race->h, first),
+                                   count * race->h->unit);
+    race->first[slot] = first;
+    hpb_submit(r);
+}
+
+static void race_event(Race *race)
+{
+    Hpb *h = race->h;
+    unsigned vq;
+
+    switch (g_rand_int_range(race->rand, 0, 8)) {
+    case 0:
+        hpb_set_status(h, 0);
+        race_abandon(race, VIRTIO_BALLOON_HP_VQ_MAX);
+        memset(race->net, 0, sizeof(race->net));
+        memset(race->unknown, 0, sizeof(race->unknown));
+        hpb_driver_init(h, HPB_FEATURES | 1ULL << VIRTIO_F_RING_RESET);
+        break;
+    case 1:
+        vq = g_rand_int_range(race->rand, 0, 2);
+        hpb_queue_reset(h, vq);
+        hpb_collect(h, vq);
+        for (unsigned i = 0; i < FLIGHT; i++) {
+            if (race->flying[i] && race->flying[i]->answered) {
+                race_land(race, i);
+            }
+        }
+        race_abandon(race, vq);
+        hpb_queue_setup(h, vq);
+        race_settle(race);
+        break;
+    case 2:
+    case 3:
+        stop(h);
+        cont(h);
+        break;
+    case 4:
+        race_settle(race);
+        break;
+    default:
+        hpb_fill(h, at(h, 0), WINDOW * h->unit, 1);
+    }
+}
+
+static void test_race(void)
+{
+    const char *n = g_getenv("HPB_STRESS_ITERATIONS");
+    const char *seed = g_getenv("HPB_STRESS_SEED");
+    unsigned iterations = n && *n ? atoi(n) : 1500;
+    Race race = {
+        .h = hpb_boot_mem("-m 256M -machine memory-backend=m -object "
+                          "memory-backend-memfd,id=m,size=256M,share=on",
+                          ",unit=64k,free-page-reporting=on"),
+        .rand = g_rand_new_with_seed(seed && *seed ? atoi(seed) : 1),
+    };
+
+    hpb_use_ram_file(race.h);
+    hpb_driver_init(race.h, HPB_FEATURES | 1ULL << VIRTIO_F_RING_RESET);
+    for (unsigned i = 0; i < iterations; i++) {
+        unsigned slot = g_rand_int_range(race.rand, 0, FLIGHT);
+
+        if (race.h->heap > HPB_LOW_END - MiB) {
+            race_settle(&race);
+            hpb_driver_init(race.h, HPB_FEATURES | 1ULL << VIRTIO_F_RING_RESET);
+        }
+        if (race.flying[slot]) {
+            race_land(&race, slot);
+        }
+        race_submit(&race, slot);
+        if (g_rand_int_range(race.rand, 0, 20) == 0) {
+            race_event(&race);
+        }
+    }
+    race_settle(&race);
+    g_test_message("%u answers, %u abandoned", race.answers, race.abandoned);
+    g_rand_free(race.rand);
+    hpb_quit(race.h);
+}
+
 #define ADD(name, fn) qtest_add_func("virtio-balloon-hp/queue/" name, fn)
 
 void hpb_add_queue_tests(void)
@@ -405,4 +596,5 @@ void hpb_add_queue_tests(void)
     ADD("DEV-24-DEV-26-queue-reset", test_queue_reset);
     ADD("queue-reset-idle", test_queue_reset_idle);
     ADD("DRV-4-unnegotiated-queue", test_unnegotiated_queue);
+    ADD("random-in-flight", test_race);
 }
