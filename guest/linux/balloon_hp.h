@@ -80,10 +80,11 @@
  */
 #define HPB_OOM_BATCH		64
 /*
- * Requests in flight, the OOM notifier's not counted. Two keep both sides
- * busy; four ride out a slow answer.
+ * Requests in flight, the OOM notifier's not counted. Eight batches are 4 GiB:
+ * a change up to that size never waits for an answer before its last request
+ * is sent. A slot costs 24 KiB.
  */
-#define HPB_SLOTS		4
+#define HPB_SLOTS		8
 /* Most ranges in a request: what a queue of 1024 leaves for them. */
 #define HPB_RANGES_MAX		1022
 /* Longest range: sg lengths are 32 bit, and QEMU maps a range in one piece. */
@@ -103,8 +104,11 @@
  * pass keeps readers of /proc/kcore waiting, some 20 ms.
  */
 #define HPB_UNMARKED_MAX	4096
-/* Blocks marked in one go; the OOM notifier cannot have them meanwhile. */
-#define HPB_MARK_BATCH		64
+/*
+ * Blocks marked in one go, some 0.1 ms: answers wait for it, and the OOM
+ * notifier cannot have the blocks meanwhile.
+ */
+#define HPB_MARK_BATCH		32
 
 /* First and longest delay before trying again what did not work, in ms. */
 #define HPB_BACKOFF_MIN		100
@@ -201,7 +205,7 @@ struct hpb_pool {
  * @used:   used length of the answer
  * @from:   pool that the blocks come from and belong to if nothing happens to
  *          them; NULL if they come from the page allocator
- * @marked: inflate: the pages are marked PageOffline
+ * @marked: inflate: blocks whose pages are marked PageOffline, from the first
  * @ranges: the ranges, in the order in which they were sent
  * @sg:     scatterlist with @cap entries; only used while the request is added
  * @req:    device-readable part
@@ -216,7 +220,7 @@ struct hpb_slot {
 	unsigned long blocks;
 	u32 used;
 	struct hpb_pool *from;
-	bool marked;
+	unsigned long marked;
 	struct hpb_range *ranges;
 	struct scatterlist *sg;
 	struct virtio_balloon_hp_req *req;
@@ -459,7 +463,7 @@ void hpb_unmanage(struct hpb *bh, const struct hpb_range *r, unsigned int nr);
 /**
  * hpb_mark() - mark the pages of a run PageOffline
  * @bh:  balloon
- * @run: blocks
+ * @run: blocks; those that are marked are skipped
  *
  * Keeps dumps, hibernation and /proc/kcore away from the pages.
  */
@@ -558,6 +562,9 @@ int hpb_wait(struct hpb *bh);
  * Return: whether requests are over, for this reason or another.
  */
 bool hpb_failed(struct hpb *bh);
+
+/* Whether there is an answer to act on, the OOM notifier's apart. */
+bool hpb_answered(struct hpb *bh);
 
 /* Whether requests other than the OOM notifier's are with the device. */
 bool hpb_in_flight(struct hpb *bh);

@@ -16,10 +16,16 @@
  * Before each batch the guest's own need is looked at: what is left when the
  * batch is gone must not be less than the floor (floor_mib).
  *
- * Blocks are not movable and therefore not taken from ZONE_MOVABLE or CMA
- * areas: a ballooned block there would break the promise that whoever asks for
- * memory in them gets it. They are plain pages of high order, not compound
- * ones, because only then every page of them can carry PageOffline.
+ * Blocks cannot be migrated, and are therefore not taken from ZONE_MOVABLE or
+ * CMA areas: a ballooned block there would break the promise that whoever asks
+ * for memory in them gets it. Otherwise they come from where movable memory
+ * comes from, although they are none: they are whole pageblocks, so they mix
+ * with nothing, while asking for unmovable memory would turn one pageblock
+ * after the other unmovable, for good, and would begin with those that the
+ * guest has never used and that cost the host nothing.
+ *
+ * They are plain pages of high order, not compound ones, because only then
+ * every page of them can carry PageOffline.
  *
  * Invariants
  *  - A block is in exactly one place: the allocator, a pool, or a slot.
@@ -63,7 +69,11 @@ enum {
 	HPB_TAKE_NOTHING,
 };
 
-/* No __GFP_ZERO: contents are given up. No reserves, no OOM killer. */
+/*
+ * No __GFP_ZERO: contents are given up. No reserves, no OOM killer.
+ * __GFP_MOVABLE is added by hpb_movable(). Without __GFP_HIGHMEM it does not
+ * lead to ZONE_MOVABLE.
+ */
 #define HPB_GFP_FREE	(__GFP_NOWARN | __GFP_NOMEMALLOC | __GFP_NORETRY | \
 			 __GFP_THISNODE)
 #define HPB_GFP_COMPACT	(GFP_KERNEL | __GFP_NOWARN | __GFP_NOMEMALLOC | \
@@ -228,15 +238,34 @@ static int hpb_fullest_node(struct hpb *bh, const struct hpb_take *take)
 	return best;
 }
 
-static struct page *hpb_alloc(struct hpb *bh, struct hpb_take *take, int nid)
+/*
+ * The flag that makes the allocator look in movable pageblocks first. It would
+ * look in CMA areas too, and a module cannot tell whether a block is from
+ * one, so a guest that has CMA areas does without.
+ */
+static gfp_t hpb_movable(void)
+{
+#ifdef CONFIG_CMA
+	int nid, zid;
+
+	for_each_node_state(nid, N_MEMORY)
+		for (zid = 0; zid < MAX_NR_ZONES; zid++)
+			if (zone_cma_pages(&NODE_DATA(nid)->node_zones[zid]))
+				return 0;
+#endif
+	return __GFP_MOVABLE;
+}
+
+static struct page *hpb_alloc(struct hpb *bh, struct hpb_take *take, int nid,
+			      gfp_t gfp)
 {
 	switch (take->stage) {
 	case HPB_TAKE_FREE:
-		return alloc_pages_node(nid, HPB_GFP_FREE, bh->order);
+		return alloc_pages_node(nid, gfp | HPB_GFP_FREE, bh->order);
 	case HPB_TAKE_COMPACT:
-		return alloc_pages(HPB_GFP_COMPACT, bh->order);
+		return alloc_pages(gfp | HPB_GFP_COMPACT, bh->order);
 	default:
-		return alloc_pages(HPB_GFP_RECLAIM, bh->order);
+		return alloc_pages(gfp | HPB_GFP_RECLAIM, bh->order);
 	}
 }
 
@@ -244,6 +273,7 @@ static struct page *hpb_alloc(struct hpb *bh, struct hpb_take *take, int nid)
 static unsigned long hpb_take_stage(struct hpb *bh, struct hpb_take *take,
 				    struct hpb_slot *slot, unsigned long want)
 {
+	const gfp_t gfp = hpb_movable();
 	int nid = NUMA_NO_NODE;
 	unsigned long got = 0;
 
@@ -259,7 +289,7 @@ static unsigned long hpb_take_stage(struct hpb *bh, struct hpb_take *take,
 
 	/* One entry more may be needed by each block. */
 	while (got < want && slot->nr < hpb_slot_cap(bh, slot)) {
-		struct page *page = hpb_alloc(bh, take, nid);
+		struct page *page = hpb_alloc(bh, take, nid, gfp);
 
 		if (!page) {
 			if (nid != NUMA_NO_NODE)
@@ -333,8 +363,10 @@ void hpb_mark(struct hpb *bh, struct hpb_range run)
 	for (b = 0; b < run.count; b++) {
 		struct page *page = hpb_block_page(bh, run.first + b);
 
-		for (p = 0; p < 1U << bh->order; p++)
-			__SetPageOffline(page + p);
+		/* All pages of a block are marked, or none is. */
+		if (!PageOffline(page))
+			for (p = 0; p < 1U << bh->order; p++)
+				__SetPageOffline(page + p);
 		cond_resched();
 	}
 }
@@ -346,7 +378,6 @@ void hpb_return(struct hpb *bh, struct hpb_range run)
 	for (b = 0; b < run.count; b++) {
 		struct page *page = hpb_block_page(bh, run.first + b);
 
-		/* All pages of a block are marked, or none is. */
 		if (PageOffline(page))
 			for (p = 0; p < 1U << bh->order; p++)
 				__ClearPageOffline(page + p);

@@ -243,6 +243,9 @@ void hpb_vq_answered(struct virtqueue *vq)
 		while ((slot = virtqueue_get_buf(vq, &used))) {
 			slot->used = used;
 			hpb_slot_set(bh, slot, HPB_SLOT_ANSWERED);
+			/* The notifier may have given up waiting. */
+			if (slot == &bh->oom_slot)
+				hpb_kick(bh);
 		}
 	} while (!virtqueue_is_broken(vq) && !virtqueue_enable_cb(vq));
 	spin_unlock_irqrestore(&bh->vq_lock, flags);
@@ -258,6 +261,11 @@ static bool hpb_any_slot(struct hpb *bh, enum hpb_slot_state state)
 		if (READ_ONCE(bh->slots[i].state) == state)
 			return true;
 	return false;
+}
+
+bool hpb_answered(struct hpb *bh)
+{
+	return hpb_any_slot(bh, HPB_SLOT_ANSWERED);
 }
 
 bool hpb_in_flight(struct hpb *bh)
@@ -282,7 +290,7 @@ int hpb_wait(struct hpb *bh)
 	unsigned int seconds = 0;
 
 	while (!wait_event_timeout(bh->answered,
-				   hpb_any_slot(bh, HPB_SLOT_ANSWERED) ||
+				   hpb_answered(bh) ||
 				   READ_ONCE(bh->abandon) ||
 				   !hpb_running(bh), HZ)) {
 		if (hpb_failed(bh))
@@ -296,7 +304,7 @@ int hpb_wait(struct hpb *bh)
 				 "a request has not been answered for %u s, waiting: look at the host's load and at QEMU's log\n",
 				 HPB_ANSWER_WARN);
 	}
-	if (hpb_any_slot(bh, HPB_SLOT_ANSWERED))
+	if (hpb_answered(bh))
 		return 0;
 	return hpb_running(bh) ? -ETIMEDOUT : -EIO;
 }
@@ -312,7 +320,7 @@ struct hpb_slot *hpb_slot_get(struct hpb *bh, u16 type)
 		if (hpb_slot_claim(bh, slot, HPB_SLOT_FREE, HPB_SLOT_FILLING)) {
 			slot->type = type;
 			slot->from = NULL;
-			slot->marked = false;
+			slot->marked = 0;
 			slot->nr = 0;
 			slot->blocks = 0;
 			return slot;

@@ -91,13 +91,14 @@ static void hpb_tally_add(struct hpb_tally *t, unsigned long done,
 static void hpb_settle_inflated(struct hpb *bh, struct hpb_slot *slot,
 				const struct hpb_piece *p)
 {
-	if (p->fate == HPB_MIXED && !slot->marked)
+	if (p->fate == HPB_MIXED)
 		hpb_mark(bh, p->range);
 
 	spin_lock(&bh->lock);
 	switch (p->fate) {
 	case HPB_DONE:
-		hpb_pool_put(bh, slot->marked ? &bh->held : &bh->fresh, p->range);
+		hpb_pool_put(bh, slot->marked == slot->blocks ? &bh->held :
+							       &bh->fresh, p->range);
 		break;
 	case HPB_NOT_DONE:
 		hpb_pool_put(bh, &bh->refused, p->range);
@@ -235,25 +236,50 @@ static void hpb_kcore_off(struct hpb *bh)
 	bh->kcore_off = true;
 }
 
+/* Mark the next blocks of a request that are not marked, at most @n. */
+static void hpb_mark_in_slot(struct hpb *bh, struct hpb_slot *slot, u32 n)
+{
+	unsigned long skip = slot->marked;
+	unsigned int i;
+
+	for (i = 0; i < slot->nr && n; i++) {
+		struct hpb_range rest = slot->ranges[i], run;
+
+		skip -= hpb_range_cut(&rest, min_t(unsigned long, skip, U32_MAX)).count;
+		run = hpb_range_cut(&rest, n);
+		hpb_mark(bh, run);
+		slot->marked += run.count;
+		n -= run.count;
+	}
+}
+
+/* Mark some blocks in requests. Return: false if none is left to mark. */
+static bool hpb_mark_some(struct hpb *bh)
+{
+	unsigned int i;
+
+	for (i = 0; i < HPB_SLOTS; i++) {
+		struct hpb_slot *slot = &bh->slots[i];
+
+		if (slot->type != VIRTIO_BALLOON_HP_REQ_INFLATE ||
+		    slot->marked == slot->blocks ||
+		    READ_ONCE(slot->state) == HPB_SLOT_FREE ||
+		    READ_ONCE(slot->state) == HPB_SLOT_FILLING)
+			continue;
+		hpb_mark_in_slot(bh, slot, HPB_MARK_BATCH);
+		return true;
+	}
+	return false;
+}
+
 void hpb_mark_all(struct hpb *bh)
 {
-	unsigned int i, r;
-
 	lockdep_assert_held(&bh->op);
 	if (!bh->kcore_off && !READ_ONCE(bh->fresh.blocks))
 		return;
 	hpb_kcore_off(bh);
-	for (i = 0; i < HPB_SLOTS; i++) {
-		struct hpb_slot *slot = &bh->slots[i];
-
-		if (slot->marked || slot->type != VIRTIO_BALLOON_HP_REQ_INFLATE ||
-		    READ_ONCE(slot->state) == HPB_SLOT_FREE ||
-		    READ_ONCE(slot->state) == HPB_SLOT_FILLING)
-			continue;
-		for (r = 0; r < slot->nr; r++)
-			hpb_mark(bh, slot->ranges[r]);
-		slot->marked = true;
-	}
+	while (hpb_mark_some(bh))
+		;
 	hpb_mark_fresh(bh);
 	bh->unmarked = 0;
 	bh->kcore_off = false;
@@ -263,6 +289,9 @@ void hpb_mark_all(struct hpb *bh)
 /* hpb_wait(), but first do what can be done while waiting. */
 static int hpb_await(struct hpb *bh)
 {
+	while (bh->kcore_off && hpb_mark_some(bh))
+		if (hpb_answered(bh))
+			return 0;
 	hpb_mark_all(bh);
 	return hpb_wait(bh);
 }
@@ -289,9 +318,9 @@ static struct hpb_slot *hpb_next_slot(struct hpb *bh, u16 type,
 	int err;
 
 	for (;;) {
-		hpb_reap(bh, tally);
 		if (!hpb_running(bh))
 			return NULL;
+		/* Sending comes before acting on answers: the host waits. */
 		slot = hpb_slot_get(bh, type);
 		if (slot)
 			return slot;
@@ -300,6 +329,7 @@ static struct hpb_slot *hpb_next_slot(struct hpb *bh, u16 type,
 			hpb_tally_add(tally, 0, 0, err);
 			return NULL;
 		}
+		hpb_reap(bh, tally);
 	}
 }
 
@@ -310,7 +340,7 @@ static int hpb_send_wait(struct hpb *bh, struct hpb_slot *slot,
 	int err;
 
 	for (;;) {
-		if (slot->type == VIRTIO_BALLOON_HP_REQ_INFLATE && !slot->marked)
+		if (slot->type == VIRTIO_BALLOON_HP_REQ_INFLATE && !slot->from)
 			hpb_kcore_off(bh);
 		err = hpb_send(bh, slot, GFP_NOWAIT | __GFP_NOWARN);
 		if (err != -ENOSPC || !hpb_in_flight(bh))
@@ -469,11 +499,11 @@ static int hpb_send_inflate(struct hpb *bh, struct hpb_slot *slot,
 	int err;
 
 	/* Blocks that come from a pool are unmanaged and marked already. */
-	slot->marked = slot->from;
+	slot->marked = slot->from ? slot->blocks : 0;
 	err = hpb_send_wait(bh, slot, tally);
 	if (err) {
 		hpb_unfill(bh, slot);
-	} else if (!slot->marked) {
+	} else if (!slot->from) {
 		hpb_unmanage(bh, slot->ranges, slot->nr);
 		bh->unmarked += slot->blocks;
 	}
@@ -526,9 +556,8 @@ static enum hpb_stop hpb_inflate_pass(struct hpb *bh, unsigned long target,
 			break;
 		}
 	}
-	/* Before waiting, and also if there is nothing to wait for. */
-	hpb_mark_all(bh);
 	hpb_tally_add(tally, 0, 0, hpb_drain(bh, tally));
+	hpb_mark_all(bh);
 	return why;
 }
 
