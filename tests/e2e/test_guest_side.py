@@ -47,7 +47,7 @@ def test_statistics(boot, series):
     assert 0 < values["stat-free-memory"] <= values["stat-total-memory"]
     assert 0 < values["stat-available-memory"] <= values["stat-total-memory"]
     first = stats["last-update"]
-    guest.run("hpb-touch -k 200 >/dev/null & usleep 1000")
+    guest.run("hpb-touch -k 200 >/dev/null 2>&1 &")
     while (stats := guest.qmp.qom_get(qom_path(), "guest-stats"))["stats"]["stat-free-memory"] > 250 * MIB:
         assert time.monotonic() < deadline + 30, f"statistics do not follow: {stats}"
         time.sleep(0.1)

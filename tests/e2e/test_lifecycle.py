@@ -20,8 +20,8 @@ def wait_total(guest, total):
 @pytest.mark.parametrize("machine", ["pc", "q35"])
 def test_hotplug_and_unplug_with_a_full_balloon(boot, machine):
     """Plugged into a running guest, inflated, unplugged: all memory is back; plugged again, it works again."""
-    port = ["-device", "pcie-root-port,id=port,chassis=1"] if machine == "q35" else []
-    bus = {"bus": "port"} if machine == "q35" else {}
+    port = ["-device", "pcie-root-port,id=port1,chassis=1"] if machine == "q35" else []
+    bus = {"bus": "port1"} if machine == "q35" else {}
     guest = boot(machine=machine, driver=None, memory=512, devices=port, append="hpb.pattern=64")
     total = guest.memory_total()
     for _ in range(2):
@@ -43,7 +43,7 @@ def test_module_unload_and_load_with_a_full_balloon(boot, series):
     total = guest.memory_total()
     for _ in range(2):
         resize(guest, 256 * MIB)
-        guest.run("modprobe -r virtio_balloon_hp")
+        guest.run("rmmod virtio_balloon_hp")
         assert actual(guest) == 512 * MIB
         wait_total(guest, total)
         assert "TOUCHED 300" in guest.run("hpb-touch -p random 300").output

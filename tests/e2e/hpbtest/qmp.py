@@ -50,7 +50,10 @@ class Qmp:
             left = deadline - time.monotonic()
             if left <= 0 or not select.select([self._sock], [], [], left)[0]:
                 raise QmpTimeout("QMP: nothing came in time")
-            data = self._sock.recv(65536)
+            try:
+                data = self._sock.recv(65536)
+            except ConnectionError:
+                data = b""
             if not data:
                 raise QmpTimeout("QMP: QEMU closed the connection")
             self._buffer += data
