@@ -104,10 +104,11 @@ static void library_apart(Bench *b)
     library(b, b->apart, b->n / 2);
 }
 
-static void populate(Bench *b)
+/* Write to each page of 4 KiB. */
+static void touch(uint8_t *host, uint64_t length)
 {
-    for (uint64_t at = 0; at < b->length; at += 4096) {
-        *(volatile uint8_t *)(b->host + at) = 1;
+    for (uint64_t at = 0; at < length; at += 4096) {
+        host[at] = 1;
     }
 }
 
@@ -115,7 +116,7 @@ static double microseconds(Bench *b, FreeFunc func)
 {
     struct timespec from, to;
 
-    populate(b);
+    touch(b->host, b->length);
     clock_gettime(CLOCK_MONOTONIC, &from);
     func(b);
     clock_gettime(CLOCK_MONOTONIC, &to);
@@ -139,7 +140,7 @@ static double slowest_slice(Bench *b)
 {
     double slowest = 0;
 
-    populate(b);
+    touch(b->host, b->length);
     for (uint64_t at = 0; at < b->length; at += SLICE) {
         HpbRange range = { at, MIN(SLICE, b->length - at) };
         gint64 from = g_get_monotonic_time();
@@ -160,22 +161,20 @@ static void *faulter_run(void *data)
 {
     Faulter *f = data;
     const size_t length = 64 * MIB;
-    volatile uint8_t *host = mmap(NULL, length, PROT_READ | PROT_WRITE,
-                                  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    uint8_t *host = mmap(NULL, length, PROT_READ | PROT_WRITE,
+                         MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
     if (host == MAP_FAILED) {
         fatal("mmap");
     }
     while (!g_atomic_int_get(&f->stop)) {
-        for (size_t at = 0; at < length; at += 4096) {
-            host[at] = 1;
-        }
-        if (madvise((void *)(uintptr_t)host, length, MADV_DONTNEED)) {
+        touch(host, length);
+        if (madvise(host, length, MADV_DONTNEED)) {
             fatal("madvise");
         }
         g_atomic_int_inc(&f->rounds);
     }
-    munmap((void *)(uintptr_t)host, length);
+    munmap(host, length);
     return NULL;
 }
 

@@ -9,7 +9,10 @@
 #include <errno.h>
 #include <hpballoon/hpballoon.h>
 
-G_DEFINE_QUARK(hpb-error-quark, hpb_error)
+GQuark hpb_error_quark(void)
+{
+    return g_quark_from_static_string("hpb-error-quark");
+}
 
 HpbOutcome hpb_outcome_from_error(int error)
 {

@@ -24,11 +24,14 @@ static gboolean pool_read(size_t page_size, const char *name, unsigned *value)
 {
     g_autofree char *path = pool_file(page_size, name);
     g_autofree char *text = NULL;
+    guint64 number;
 
-    if (!g_file_get_contents(path, &text, NULL, NULL)) {
+    if (!g_file_get_contents(path, &text, NULL, NULL) ||
+        !g_ascii_string_to_unsigned(g_strchomp(text), 10, 0, UINT_MAX, &number,
+                                    NULL)) {
         return FALSE;
     }
-    *value = strtoul(text, NULL, 10);
+    *value = (unsigned)number;
     return TRUE;
 }
 

@@ -28,9 +28,11 @@ typedef struct HpbRange {
 
 /* Answer for one range. done == length exactly when error == 0. */
 typedef struct HpbResult {
-    uint64_t done;          /* bytes from the start of the range that are done
-                             * for certain, multiple of the smallest range; with
-                             * an error, more may have been freed */
+    /*
+     * Bytes from the start of the range that are done for certain, a multiple
+     * of the smallest range. With an error, more may have been freed.
+     */
+    uint64_t done;
     int error;              /* 0 or negative errno, see hpb_memory_discard() */
     uint32_t reserved;      /* 0 */
 } HpbResult;
@@ -52,8 +54,11 @@ typedef struct HpbDiscardCounters {
     uint64_t bytes_failed;
     uint64_t bytes_canceled;
     uint64_t syscalls;          /* calls that free, also failed ones */
-    uint64_t retries;           /* of these: repeated after EINTR or EAGAIN, or
-                                 * to find the range that failed in a run */
+    /*
+     * Slices tried again: after EINTR or EAGAIN, or range by range to find the
+     * one that failed. Never more than syscalls.
+     */
+    uint64_t retries;
 } HpbDiscardCounters;
 
 /*

@@ -22,9 +22,11 @@ G_BEGIN_DECLS
 /* Codes in the domain HPB_ERROR. Values are ABI: new ones are appended. */
 typedef enum HpbError {
     HPB_ERROR_INVALID,      /* the description is wrong or contradicts itself */
-    HPB_ERROR_PRIVATE_FILE, /* a private mapping of a file: freeing it would
-                             * change the file for others, or bring old file
-                             * contents back into the guest */
+    /*
+     * a private mapping of a file: freeing it would change the file for
+     * others, or bring old file contents back into the guest
+     */
+    HPB_ERROR_PRIVATE_FILE,
     HPB_ERROR_READ_ONLY,    /* file, seal or mapping does not allow it */
     HPB_ERROR_UNSUPPORTED,  /* kernel, file system or file type cannot do it */
     HPB_ERROR_SYSTEM,       /* a system call failed; the message has errno */

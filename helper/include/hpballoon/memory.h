@@ -35,12 +35,17 @@ typedef struct HpbMemoryDesc {
     const char *name;       /* for messages ("pc.ram"); NULL: none. Copied. */
     void *host;             /* address, multiple of page_size */
     uint64_t length;        /* bytes, multiple of page_size, not 0 */
-    int fd;                 /* file that is mapped, -1: anonymous. Stays the
-                             * caller's and open while the HpbMemory lives. */
+    /*
+     * The file that is mapped, -1: anonymous. Stays the caller's, and open
+     * while the HpbMemory lives.
+     */
+    int fd;
     uint64_t fd_offset;     /* of host in the file, multiple of page_size */
-    uint64_t page_size;     /* of the backing: 4096, 2 MiB, 1 GiB ...; 0: find
-                             * out. Anonymous hugetlb memory (MAP_HUGETLB) is
-                             * only known by it, so must set it. */
+    /*
+     * Of the backing: 4096, 2 MiB, 1 GiB ...; 0: find out. Anonymous hugetlb
+     * memory (MAP_HUGETLB) is only known by it, so must set it.
+     */
+    uint64_t page_size;
     uint32_t flags;         /* HPB_MEMORY_* */
     uint32_t reserved0;     /* 0 */
     uint64_t reserved[4];   /* 0 */
@@ -51,20 +56,20 @@ typedef struct HpbMemoryDesc {
 /* What backs a mapping. Values are ABI: new ones are appended. */
 typedef enum HpbBacking {
     HPB_BACKING_ANONYMOUS,          /* private anonymous, with or without THP */
-    HPB_BACKING_ANONYMOUS_SHARED,   /* MAP_SHARED | MAP_ANONYMOUS: shmem without a file */
+    HPB_BACKING_ANONYMOUS_SHARED,   /* MAP_SHARED | MAP_ANONYMOUS */
     HPB_BACKING_SHMEM,              /* memfd or tmpfs file, shared */
     HPB_BACKING_FILE,               /* file of any other file system, shared */
     HPB_BACKING_HUGETLB,            /* hugetlbfs file or hugetlb memfd, shared */
-    HPB_BACKING_HUGETLB_PRIVATE,    /* the same mapped private: the guest's
-                                     * pages are the mapping's own */
-    HPB_BACKING_HUGETLB_ANONYMOUS,  /* MAP_HUGETLB | MAP_ANONYMOUS, private or shared */
+    /* the same mapped private: the guest's pages are the mapping's own */
+    HPB_BACKING_HUGETLB_PRIVATE,
+    HPB_BACKING_HUGETLB_ANONYMOUS,  /* MAP_HUGETLB, private or shared */
 } HpbBacking;
 
 /* The call that frees ranges of a mapping. Values are ABI: new ones are appended. */
 typedef enum HpbMethod {
     HPB_METHOD_DONTNEED,            /* madvise(MADV_DONTNEED) */
-    HPB_METHOD_DONTNEED_LOCKED,     /* madvise(MADV_DONTNEED_LOCKED): some of it is
-                                     * mlocked and the kernel is 5.18 or later */
+    /* madvise(MADV_DONTNEED_LOCKED): some is mlocked, Linux 5.18 or later */
+    HPB_METHOD_DONTNEED_LOCKED,
     HPB_METHOD_REMOVE,              /* madvise(MADV_REMOVE) */
     HPB_METHOD_PUNCH_HOLE,          /* fallocate(PUNCH_HOLE | KEEP_SIZE) */
 } HpbMethod;
