@@ -69,7 +69,7 @@ struct VbhpRequest {
     unsigned nr_runs;
     unsigned max_runs;
     bool discards;              /* holds ram_block_discard_require() */
-    bool not_zeroed;            /* worker: something done may not be zero */
+    bool not_zeroed;            /* settle: something out may not be zero */
     int cancel;                 /* atomic: stop at the next slice */
     GPtrArray *blocks;          /* settle: the blocks to go through */
     QTAILQ_ENTRY(VbhpRequest) next;

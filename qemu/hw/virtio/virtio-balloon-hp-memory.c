@@ -125,9 +125,6 @@ static unsigned vbhp_discard_some(VbhpRequest *req, unsigned first,
                                         ranges[i].length, results[i].done,
                                         results[i].error);
     }
-    if (!hpb_memory_discard_zeroes(blk->mem)) {
-        req->not_zeroed = true;
-    }
     return n;
 }
 

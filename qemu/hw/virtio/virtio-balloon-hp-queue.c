@@ -33,7 +33,7 @@
  */
 #define VBHP_MAX_INFLIGHT 16
 /* Requests taken in one go before other users of the main loop get a turn */
-#define VBHP_MAX_BATCH 64
+#define VBHP_MAX_BATCH 16
 /* Exceptions in one answer, however much room the driver offers */
 #define VBHP_MAX_ROOM 4096
 /* What a paused VM waits for work in hand before the rest becomes AGAIN */
@@ -134,21 +134,25 @@ vbhp_exceptions(VbhpRequest *req, uint32_t *nr)
 /* True if everything done in @req reads as zero when the driver looks. */
 static bool vbhp_is_zeroed(VirtIOBalloonHP *s, VbhpRequest *req)
 {
-    if (req->type == VIRTIO_BALLOON_HP_REQ_INFLATE || req->not_zeroed) {
+    if (req->type == VIRTIO_BALLOON_HP_REQ_INFLATE) {
         return false;
     }
     if (req->type == VIRTIO_BALLOON_HP_REQ_DEFLATE && s->zero_unknown) {
         return false;
     }
-    /*
-     * While memory is migrated the destination may have been sent older
-     * contents already, and freeing does not mark pages as written.
-     */
     for (unsigned i = 0; i < req->nr_runs; i++) {
         VbhpRun *run = &req->runs[i];
 
-        if (run->done && (memory_region_get_dirty_log_mask(run->blk->mr) &
-                          (1 << DIRTY_MEMORY_MIGRATION))) {
+        if (!run->done) {
+            continue;
+        }
+        /*
+         * While memory is migrated the destination may have been sent older
+         * contents already, and freeing does not mark pages as written.
+         */
+        if (!hpb_memory_discard_zeroes(run->blk->mem) ||
+            memory_region_get_dirty_log_mask(run->blk->mr) &
+            (1 << DIRTY_MEMORY_MIGRATION)) {
             return false;
         }
     }
@@ -333,6 +337,10 @@ void vbhp_queue_process(VirtIOBalloonHP *s, unsigned qi)
     bool notify = false;
     int batch = 0;
 
+    if (qi == VIRTIO_BALLOON_HP_VQ_REPORTING &&
+        !virtio_vdev_has_feature(vdev, VIRTIO_BALLOON_HP_F_REPORTING)) {
+        return;
+    }
     while (vbhp_queue_may_run(s) && s->inflight[qi] < VBHP_MAX_INFLIGHT) {
         VbhpRequest *req;
 
@@ -357,13 +365,16 @@ void vbhp_queue_process(VirtIOBalloonHP *s, unsigned qi)
 static void vbhp_queue_kicked(void *opaque)
 {
     VirtIOBalloonHP *s = opaque;
+    VirtIODevice *vdev = VIRTIO_DEVICE(s);
 
+    if (s->config_pending && vdev->vm_running) {
+        s->config_pending = false;
+        virtio_notify_config(vdev);
+    }
     vbhp_settle(s);
     vbhp_queue_process(s, VIRTIO_BALLOON_HP_VQ_DEFLATE);
     vbhp_queue_process(s, VIRTIO_BALLOON_HP_VQ_INFLATE);
-    if (virtio_has_feature(s->host_features, VIRTIO_BALLOON_HP_F_REPORTING)) {
-        vbhp_queue_process(s, VIRTIO_BALLOON_HP_VQ_REPORTING);
-    }
+    vbhp_queue_process(s, VIRTIO_BALLOON_HP_VQ_REPORTING);
     if (vbhp_queue_may_run(s)) {
         vbhp_stats_process(s);
     }
@@ -442,10 +453,6 @@ static void vbhp_handle_stats(VirtIODevice *vdev, VirtQueue *vq)
     }
 }
 
-static void vbhp_handle_nothing(VirtIODevice *vdev, VirtQueue *vq)
-{
-}
-
 static void vbhp_hold_timer(void *opaque)
 {
     vbhp_queue_kick(opaque);
@@ -454,8 +461,6 @@ static void vbhp_hold_timer(void *opaque)
 void vbhp_queue_realize(VirtIOBalloonHP *s)
 {
     VirtIODevice *vdev = VIRTIO_DEVICE(s);
-    bool reporting = virtio_has_feature(s->host_features,
-                                        VIRTIO_BALLOON_HP_F_REPORTING);
 
     /* In the order of the indexes, which features do not change. */
     s->vq[VIRTIO_BALLOON_HP_VQ_INFLATE] =
@@ -465,8 +470,7 @@ void vbhp_queue_realize(VirtIOBalloonHP *s)
     s->vq[VIRTIO_BALLOON_HP_VQ_STATS] =
         virtio_add_queue(vdev, 16, vbhp_handle_stats);
     s->vq[VIRTIO_BALLOON_HP_VQ_REPORTING] =
-        virtio_add_queue(vdev, 128, reporting ? vbhp_handle_output
-                                              : vbhp_handle_nothing);
+        virtio_add_queue(vdev, 128, vbhp_handle_output);
     s->kick_bh = qemu_bh_new_guarded(vbhp_queue_kicked, s,
                                      &DEVICE(s)->mem_reentrancy_guard);
     s->hold_timer = timer_new_ms(QEMU_CLOCK_REALTIME, vbhp_hold_timer, s);

@@ -503,6 +503,7 @@ static int vbhp_state_post_load(void *opaque, int version_id)
     if (!s->target_is_new) {
         s->requested = QEMU_ALIGN_DOWN(s->saved_requested, s->unit);
     }
+    s->config_pending = s->requested != s->saved_requested;
     s->settle_wanted = s->actual;
     s->zero_unknown = s->actual;
     vbhp_actual_changed(s);

@@ -41,7 +41,6 @@ typedef QTAILQ_HEAD(VbhpRequestList, VbhpRequest) VbhpRequestList;
 /* The thread that frees memory, and what it was given to do */
 typedef struct VbhpWorker {
     QemuThread thread;
-    bool started;           /* BQL: the thread exists */
     QEMUBH *done_bh;
 
     QemuMutex lock;         /* protects what follows */
@@ -76,6 +75,7 @@ struct VirtIOBalloonHP {
     uint64_t requested;         /* bytes the driver should have out */
     uint64_t actual;            /* bytes that are out: sum over blocks */
     bool target_is_new;         /* set while waiting for incoming state */
+    bool config_pending;        /* tell the driver when the VM runs */
 
     /* [4] requests */
     unsigned inflight[VIRTIO_BALLOON_HP_VQ_MAX];
