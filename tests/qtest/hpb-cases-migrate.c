@@ -156,12 +156,18 @@ static void check_state(Hpb *h)
 static void test_live(void)
 {
     Hpb *h = hpb_boot("");
+    QDict *event;
     Dir d;
 
     dir_init(&d);
     make_state(h);
     move(h, start_incoming(ARGS, &d), &d);
     g_assert_cmphex(HPB_CFG(h, requested), ==, 30 * h->unit);
+    /* management on this side has never heard of the size */
+    event = qtest_qmp_eventwait_ref(h->qts, "BALLOON_CHANGE");
+    g_assert_cmphex(qdict_get_int(qdict_get_qdict(event, "data"), "actual"),
+                    ==, RAM - 9 * h->unit);
+    qobject_unref(event);
     check_state(h);
     hpb_quit(h);
     dir_done(&d);

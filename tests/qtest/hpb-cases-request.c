@@ -357,6 +357,42 @@ static void test_again(void)
     hpb_quit(h);
 }
 
+/*
+ * DEV-18, DEV-17: more exceptions than anybody wants in one answer. The device
+ * may stop wherever it likes, if it says so and goes on when asked again.
+ */
+static void test_long_answer(void)
+{
+    enum { OUT = 10000, PER_REQUEST = 1000 };
+    Hpb *h = hpb_boot(",unit=4096");
+    unsigned first = 0;
+
+    for (unsigned i = 0; i < OUT; i += PER_REQUEST) {
+        g_autoptr(HpbReq) in = hpb_inflate(h);
+
+        for (unsigned j = 0; j < PER_REQUEST; j++) {
+            hpb_range(in, at(h, 2 * (i + j)), h->unit);
+        }
+        hpb_expect(in, OK, PER_REQUEST * h->unit, NULL);
+    }
+    for (unsigned asked = 0; first < 2 * OUT; asked++) {
+        g_autoptr(HpbReq) in = hpb_room(hpb_inflate(h), 2 * OUT);
+        HpbExc *last;
+
+        g_assert_cmpint(asked, <, 20);
+        hpb_range(in, at(h, first), (2 * OUT - first) * h->unit);
+        hpb_ask(in);
+        g_assert_cmpint(in->exc->len, >, 0);
+        last = &g_array_index(in->exc, HpbExc, in->exc->len - 1);
+        if (last->status != VIRTIO_BALLOON_HP_AGAIN) {
+            break;
+        }
+        first += last->first;
+    }
+    hpb_check_out(h, RAM, 2 * OUT * h->unit);
+    hpb_quit(h);
+}
+
 /* DEV-15, DEV-23: beyond and below what is requested */
 static void test_not_bound_by_requested(void)
 {
@@ -449,6 +485,8 @@ void hpb_add_request_tests(void)
                    test_order_of_reasons);
     qtest_add_func("virtio-balloon-hp/request/DEV-17-no-room", test_no_room);
     qtest_add_func("virtio-balloon-hp/request/DEV-17-again", test_again);
+    qtest_add_func("virtio-balloon-hp/request/DEV-18-long-answer",
+                   test_long_answer);
     qtest_add_func("virtio-balloon-hp/request/DEV-15-DEV-23-requested",
                    test_not_bound_by_requested);
     qtest_add_func("virtio-balloon-hp/request/DEV-19-report", test_report);
