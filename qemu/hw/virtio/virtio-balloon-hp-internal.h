@@ -92,6 +92,8 @@ void vbhp_queue_complete(VirtIOBalloonHP *s, VbhpRequestList *done);
 void vbhp_queue_abandon(VirtIOBalloonHP *s, unsigned qi);
 /* Answer everything that is being worked on; nothing is in flight afterwards */
 void vbhp_queue_drain(VirtIOBalloonHP *s);
+/* Stop working until the driver resets the device, because of @why */
+void vbhp_break(VirtIOBalloonHP *s, const char *why);
 void vbhp_queue_realize(VirtIOBalloonHP *s);
 void vbhp_queue_unrealize(VirtIOBalloonHP *s);
 

@@ -21,6 +21,7 @@
 
 #include "qemu/osdep.h"
 #include "qemu/iov.h"
+#include "qemu/log.h"
 #include "qemu/main-loop.h"
 #include "migration/misc.h"
 #include "hw/virtio/virtio-access.h"
@@ -216,13 +217,31 @@ static void vbhp_request_refuse(VirtIOBalloonHP *s, VbhpRequest *req,
     vbhp_answer(s, req, status, 0, 0, NULL, 0);
 }
 
+/*
+ * The effect of virtio_error(), but a driver that does it again after each
+ * reset fills nobody's log.
+ */
+void vbhp_break(VirtIOBalloonHP *s, const char *why)
+{
+    VirtIODevice *vdev = VIRTIO_DEVICE(s);
+
+    if (s->count.broken++ == 0) {
+        virtio_error(vdev, "virtio-balloon-hp: %s; the driver has to reset the "
+                     "device (said once, see \"broken\" of the property "
+                     "\"counters\")", why);
+        return;
+    }
+    qemu_log_mask(LOG_GUEST_ERROR, "virtio-balloon-hp: %s\n", why);
+    vdev->status |= VIRTIO_CONFIG_S_NEEDS_RESET;
+    virtio_notify_config(vdev);
+    vdev->broken = true;
+}
+
 /* DEV-11: there is no safe place for an answer. */
 static void vbhp_request_broken(VirtIOBalloonHP *s, VbhpRequest *req,
                                 const char *why)
 {
-    s->count.broken++;
-    virtio_error(VIRTIO_DEVICE(s), "virtio-balloon-hp: request on queue %u "
-                 "has %s; the driver has to reset the device", req->qi, why);
+    vbhp_break(s, why);
     virtqueue_detach_element(s->vq[req->qi], &req->elem, 0);
     vbhp_request_free(req);
 }
@@ -284,13 +303,13 @@ static bool vbhp_request_start(VirtIOBalloonHP *s, VbhpRequest *req)
 
     if (iov_to_buf(elem->out_sg, elem->out_num, 0, &hdr, sizeof(hdr)) !=
         sizeof(hdr)) {
-        vbhp_request_broken(s, req, "no complete header");
+        vbhp_request_broken(s, req, "request without a complete header");
         return false;
     }
     resp_size = le32_to_cpu(hdr.resp_size);
     size = le64_to_cpu(hdr.size);
     if (resp_size < VIRTIO_BALLOON_HP_RESP_SIZE_MIN || resp_size > writable) {
-        vbhp_request_broken(s, req, "no room for a response");
+        vbhp_request_broken(s, req, "request without room for a response");
         return false;
     }
     req->type = le16_to_cpu(hdr.type);

@@ -137,7 +137,6 @@ static void vbhp_stats_take(VirtIOBalloonHP *s, VirtQueueElement *elem)
 
 void vbhp_stats_process(VirtIOBalloonHP *s)
 {
-    VirtIODevice *vdev = VIRTIO_DEVICE(s);
     VirtQueueElement *elem;
     bool any = false;
 
@@ -151,10 +150,7 @@ void vbhp_stats_process(VirtIOBalloonHP *s)
             break;
         }
         if (elem->in_num) {
-            s->count.broken++;
-            virtio_error(vdev, "virtio-balloon-hp: buffer on the statistics "
-                         "queue has device-writable parts; the driver has to "
-                         "reset the device");
+            vbhp_break(s, "statistics buffer with device-writable parts");
             virtqueue_detach_element(vbhp_stats_vq(s), elem, 0);
             g_free(elem);
             return;

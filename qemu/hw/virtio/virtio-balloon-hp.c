@@ -130,10 +130,10 @@ static void vbhp_set_status(VirtIODevice *vdev, uint8_t status)
         vbhp_queue_drain(s);
         vbhp_stats_pause(s);
     } else if (status & VIRTIO_CONFIG_S_DRIVER_OK) {
-        if (!virtio_vdev_has_feature(vdev, VIRTIO_F_VERSION_1)) {
-            virtio_error(vdev, "virtio-balloon-hp: the driver did not accept "
-                         "VIRTIO_F_VERSION_1 and cannot use the device; with "
-                         "virtio-mmio, set force-legacy=off");
+        if (!virtio_vdev_has_feature(vdev, VIRTIO_F_VERSION_1) &&
+            !vdev->broken) {
+            vbhp_break(s, "driver did not accept VIRTIO_F_VERSION_1 (with "
+                       "virtio-mmio, set force-legacy=off)");
             return;
         }
         /* What was left in the rings, or put there before the driver was up. */
