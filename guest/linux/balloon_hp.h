@@ -4,8 +4,9 @@
  *
  * The data path: target.c decides, pages.c [1] takes and returns blocks,
  * ranges.c [2] merges them and reads answers, queue.c [3] sends requests and
- * collects what the device answered. main.c ties this to the virtio device;
- * oom.c, hotplug.c, reporting.c, stats.c and debugfs.c stand beside the path.
+ * collects what the device answered; flow.c connects target.c with [3]. main.c
+ * ties this to the virtio device; oom.c, hotplug.c, reporting.c, stats.c and
+ * debugfs.c stand beside the path.
  *
  * A *block* is the piece of memory the driver takes from the page allocator
  * and returns to it: one order-9 page on x86, naturally aligned, a multiple of
@@ -97,7 +98,7 @@
  * tables of both sides can map as one.
  */
 #define HPB_BLOCK_MIN		SZ_2M
-/* Refused blocks after which a pass ends (128 MiB kept aside at most). */
+/* Refused blocks after which a pass ends, requests in flight apart. */
 #define HPB_REFUSED_MAX		64
 /*
  * Blocks that may be out with pages not marked yet (8 GiB): bounds how long a
@@ -578,7 +579,20 @@ void hpb_vq_answered(struct virtqueue *vq);
  */
 void hpb_slots_recover(struct hpb *bh);
 
-/* target.c */
+/* flow.c */
+
+/*
+ * What to do about an errno from hpb_status_errno(). In ascending order of how
+ * much they say about a pass: if some blocks may work later, there is a later.
+ */
+enum hpb_verdict {
+	HPB_FINE,	/* nothing to do */
+	HPB_NOW,	/* try again at once */
+	HPB_NEVER,	/* trying again does not help, only another target does */
+	HPB_LATER,	/* try again after a delay */
+};
+
+enum hpb_verdict hpb_judge(int err);
 
 /**
  * struct hpb_tally - what became of the blocks of some requests
@@ -591,6 +605,9 @@ struct hpb_tally {
 	unsigned long failed;
 	int err;
 };
+
+void hpb_tally_add(struct hpb_tally *t, unsigned long done, unsigned long failed,
+		   int err);
 
 /**
  * hpb_settle() - act on an answer
@@ -608,6 +625,38 @@ void hpb_mark_all(struct hpb *bh);
 
 /* Act on all answers there are. @bh->op is held. */
 void hpb_reap(struct hpb *bh, struct hpb_tally *tally);
+
+/**
+ * hpb_drain() - act on answers until no request is outstanding
+ * @bh:    balloon; @bh->op is held
+ * @tally: added to
+ *
+ * Return: 0, or as hpb_wait().
+ */
+int hpb_drain(struct hpb *bh, struct hpb_tally *tally);
+
+/**
+ * hpb_next_slot() - a slot to fill, waiting for one if need be
+ * @bh:    balloon; @bh->op is held
+ * @type:  VIRTIO_BALLOON_HP_REQ_*
+ * @tally: added to
+ *
+ * Return: slot in state FILLING, or NULL with the reason in @tally.
+ */
+struct hpb_slot *hpb_next_slot(struct hpb *bh, u16 type,
+			       struct hpb_tally *tally);
+
+/**
+ * hpb_send_wait() - hpb_send() that waits for room in the ring
+ * @bh:    balloon; @bh->op is held
+ * @slot:  filled slot
+ * @tally: added to
+ *
+ * Return: as hpb_send() and hpb_wait().
+ */
+int hpb_send_wait(struct hpb *bh, struct hpb_slot *slot, struct hpb_tally *tally);
+
+/* target.c */
 
 void hpb_work(struct work_struct *work);
 

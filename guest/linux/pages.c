@@ -322,8 +322,12 @@ unsigned long hpb_take_blocks(struct hpb *bh, struct hpb_take *take,
 	}
 
 	slot->nr = 0;
-	while (!got && want && take->stage < HPB_TAKE_NOTHING)
+	while (!got && want && take->stage < HPB_TAKE_NOTHING) {
+		/* What follows may take long, and must not keep anybody out. */
+		if (take->stage != HPB_TAKE_FREE)
+			hpb_mark_all(bh);
 		got = hpb_take_stage(bh, take, slot, want);
+	}
 	if (want && !got)
 		*why = HPB_STOP_NO_BLOCKS;
 

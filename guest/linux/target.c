@@ -20,48 +20,13 @@
  * Invariants
  *  - held + in inflate requests never exceeds the requested size because of
  *    this file (DRV-7).
- *  - A block reaches the page allocator only after an answer that names it:
- *    a deflate that was done, or an inflate that was not (DRV-13, DRV-16).
  *  - No reason for stopping leads to another attempt at once.
  *
  * Rejected: one block at a time through the whole path, simpler, and what the
  * traditional driver does with pages; most time then goes into round trips.
  */
-#include <linux/export.h>
-#include <linux/gfp.h>
-
 #include "balloon_hp.h"
 #include "trace.h"
-
-/*
- * What to do about an errno from hpb_status_errno(). In ascending order of how
- * much they say about a pass: if some blocks may work later, there is a later.
- */
-enum hpb_verdict {
-	HPB_FINE,	/* nothing to do */
-	HPB_NOW,	/* try again at once */
-	HPB_NEVER,	/* trying again does not help, only another target does */
-	HPB_LATER,	/* try again after a delay */
-};
-
-/* The one switch that decides between trying again and giving up. */
-static enum hpb_verdict hpb_judge(int err)
-{
-	switch (err) {
-	case 0:
-		return HPB_FINE;
-	case -EAGAIN:
-		return HPB_NOW;
-	case -ENOMEM:
-	case -EBUSY:
-	case -EIO:
-	case -ENOSPC:
-	case -ETIMEDOUT:
-		return HPB_LATER;
-	default:
-		return HPB_NEVER;
-	}
-}
 
 static enum hpb_stop hpb_stop_for(int err)
 {
@@ -75,281 +40,6 @@ static enum hpb_stop hpb_stop_for(int err)
 		break;
 	}
 	return HPB_STOP_REFUSED;
-}
-
-static void hpb_tally_add(struct hpb_tally *t, unsigned long done,
-			  unsigned long failed, int err)
-{
-	t->done += done;
-	t->failed += failed;
-	if (hpb_judge(err) > hpb_judge(t->err))
-		t->err = err;
-}
-
-/* Acting on answers */
-
-static void hpb_settle_inflated(struct hpb *bh, struct hpb_slot *slot,
-				const struct hpb_piece *p)
-{
-	if (p->fate == HPB_MIXED)
-		hpb_mark(bh, p->range);
-
-	spin_lock(&bh->lock);
-	switch (p->fate) {
-	case HPB_DONE:
-		hpb_pool_put(bh, slot->marked == slot->blocks ? &bh->held :
-							       &bh->fresh, p->range);
-		break;
-	case HPB_NOT_DONE:
-		hpb_pool_put(bh, &bh->refused, p->range);
-		break;
-	case HPB_MIXED:
-		hpb_pool_put(bh, &bh->undo, p->range);
-		break;
-	}
-	bh->inflating -= p->range.count;
-	spin_unlock(&bh->lock);
-}
-
-static void hpb_settle_deflated(struct hpb *bh, struct hpb_slot *slot,
-				const struct hpb_piece *p)
-{
-	/* The yes has come: from here on the memory may be touched. */
-	if (p->fate == HPB_DONE)
-		hpb_return(bh, p->range);
-
-	spin_lock(&bh->lock);
-	/* A block of which nothing was done is where it was, in or out. */
-	if (p->fate == HPB_NOT_DONE)
-		hpb_pool_put(bh, slot->from, p->range);
-	else if (p->fate == HPB_MIXED)
-		hpb_pool_put(bh, &bh->undo, p->range);
-	bh->deflating -= p->range.count;
-	spin_unlock(&bh->lock);
-}
-
-static void hpb_settle_count(struct hpb *bh, bool inflate,
-			     const struct hpb_piece *p)
-{
-	unsigned int status = min_t(unsigned int, p->status, HPB_STATUS_MAX - 1);
-
-	if (p->status != VIRTIO_BALLOON_HP_OK)
-		atomic64_add(p->range.count, &bh->statuses[status]);
-	if (p->fate == HPB_MIXED)
-		hpb_count(bh, HPB_C_MIXED, p->range.count);
-	if (p->fate == HPB_DONE)
-		hpb_count(bh, inflate ? HPB_C_INFLATE_BLOCKS :
-					HPB_C_DEFLATE_BLOCKS, p->range.count);
-	else
-		hpb_count(bh, inflate ? HPB_C_INFLATE_REFUSED :
-					HPB_C_DEFLATE_REFUSED, p->range.count);
-}
-
-void hpb_settle(struct hpb *bh, struct hpb_slot *slot, struct hpb_tally *tally)
-{
-	bool inflate = slot->type == VIRTIO_BALLOON_HP_REQ_INFLATE;
-	struct hpb_tally mine = {};
-	struct hpb_answer answer;
-	struct hpb_piece piece;
-	struct hpb_walk walk;
-	const char *why;
-
-	memcpy(slot->copy, slot->resp, min_t(size_t, slot->used, HPB_RESP_SIZE));
-	why = hpb_answer_parse(&answer, slot->copy, HPB_RESP_SIZE, slot->used,
-			       (u64)slot->blocks * bh->upb, bh->unit);
-	if (why) {
-		/* Nobody knows what the device did: the blocks stay here. */
-		hpb_broken(bh, why);
-		hpb_slot_put(bh, slot, HPB_SLOT_LOST);
-		return;
-	}
-
-	/*
-	 * A unit that already is where the request wanted it counts as done:
-	 * one that is out must not be used, one that is not out is ours.
-	 */
-	hpb_walk_init(&walk, &answer, slot->ranges, slot->nr, bh->upb,
-		      inflate ? VIRTIO_BALLOON_HP_ALREADY_OUT :
-				VIRTIO_BALLOON_HP_NOT_OUT);
-	while (hpb_walk_next(&walk, &piece)) {
-		if (piece.fate == HPB_DONE)
-			hpb_tally_add(&mine, piece.range.count, 0, 0);
-		else
-			hpb_tally_add(&mine, 0, piece.range.count,
-				      hpb_status_errno(piece.status));
-		hpb_settle_count(bh, inflate, &piece);
-		if (inflate)
-			hpb_settle_inflated(bh, slot, &piece);
-		else
-			hpb_settle_deflated(bh, slot, &piece);
-	}
-	trace_hpb_answer(bh->vdev->index, slot->type, answer.status, answer.nr,
-			 (u64)mine.done << bh->shift,
-			 (u64)mine.failed << bh->shift);
-	hpb_tally_add(tally, mine.done, mine.failed, mine.err);
-	hpb_slot_put(bh, slot, HPB_SLOT_FREE);
-}
-
-void hpb_reap(struct hpb *bh, struct hpb_tally *tally)
-{
-	unsigned int i;
-
-	lockdep_assert_held(&bh->op);
-	for (i = 0; i < HPB_SLOTS; i++)
-		if (hpb_slot_claim(bh, &bh->slots[i], HPB_SLOT_ANSWERED,
-				   HPB_SLOT_SETTLING))
-			hpb_settle(bh, &bh->slots[i], tally);
-	/* The OOM notifier's, if it gave up waiting. */
-	if (READ_ONCE(bh->oom_slot.state) == HPB_SLOT_ANSWERED)
-		hpb_oom_reap(bh);
-}
-
-/* Mark what is `fresh`. The OOM notifier can have it all but for one batch. */
-static void hpb_mark_fresh(struct hpb *bh)
-{
-	struct hpb_range run;
-	unsigned int nr;
-
-	for (;;) {
-		nr = 0;
-		spin_lock(&bh->lock);
-		hpb_pool_get(bh, &bh->fresh, &run, 1, &nr, HPB_MARK_BATCH);
-		spin_unlock(&bh->lock);
-		if (!nr)
-			return;
-		hpb_mark(bh, run);
-		spin_lock(&bh->lock);
-		hpb_pool_put(bh, &bh->held, run);
-		spin_unlock(&bh->lock);
-	}
-}
-
-/*
- * Blocks are sent before their pages are marked. Until that is done /proc/kcore
- * is kept out, the only reader that looks for the mark at any time (DRV-13).
- */
-static void hpb_kcore_off(struct hpb *bh)
-{
-	if (bh->kcore_off)
-		return;
-	page_offline_begin();
-	bh->kcore_off = true;
-}
-
-/* Mark the next blocks of a request that are not marked, at most @n. */
-static void hpb_mark_in_slot(struct hpb *bh, struct hpb_slot *slot, u32 n)
-{
-	unsigned long skip = slot->marked;
-	unsigned int i;
-
-	for (i = 0; i < slot->nr && n; i++) {
-		struct hpb_range rest = slot->ranges[i], run;
-
-		skip -= hpb_range_cut(&rest, min_t(unsigned long, skip, U32_MAX)).count;
-		run = hpb_range_cut(&rest, n);
-		hpb_mark(bh, run);
-		slot->marked += run.count;
-		n -= run.count;
-	}
-}
-
-/* Mark some blocks in requests. Return: false if none is left to mark. */
-static bool hpb_mark_some(struct hpb *bh)
-{
-	unsigned int i;
-
-	for (i = 0; i < HPB_SLOTS; i++) {
-		struct hpb_slot *slot = &bh->slots[i];
-
-		if (slot->type != VIRTIO_BALLOON_HP_REQ_INFLATE ||
-		    slot->marked == slot->blocks ||
-		    READ_ONCE(slot->state) == HPB_SLOT_FREE ||
-		    READ_ONCE(slot->state) == HPB_SLOT_FILLING)
-			continue;
-		hpb_mark_in_slot(bh, slot, HPB_MARK_BATCH);
-		return true;
-	}
-	return false;
-}
-
-void hpb_mark_all(struct hpb *bh)
-{
-	lockdep_assert_held(&bh->op);
-	if (!bh->kcore_off && !READ_ONCE(bh->fresh.blocks))
-		return;
-	hpb_kcore_off(bh);
-	while (hpb_mark_some(bh))
-		;
-	hpb_mark_fresh(bh);
-	bh->unmarked = 0;
-	bh->kcore_off = false;
-	page_offline_end();
-}
-
-/* hpb_wait(), but first do what can be done while waiting. */
-static int hpb_await(struct hpb *bh)
-{
-	while (bh->kcore_off && hpb_mark_some(bh))
-		if (hpb_answered(bh))
-			return 0;
-	hpb_mark_all(bh);
-	return hpb_wait(bh);
-}
-
-/* Act on answers until none is outstanding. */
-static int hpb_drain(struct hpb *bh, struct hpb_tally *tally)
-{
-	int err = 0;
-
-	hpb_reap(bh, tally);
-	/* Who has waited in vain does not wait again. */
-	while (!err && tally->err != -ETIMEDOUT && hpb_in_flight(bh)) {
-		err = hpb_await(bh);
-		hpb_reap(bh, tally);
-	}
-	return err;
-}
-
-/* A slot to fill, or NULL with the reason in @tally. */
-static struct hpb_slot *hpb_next_slot(struct hpb *bh, u16 type,
-				      struct hpb_tally *tally)
-{
-	struct hpb_slot *slot;
-	int err;
-
-	for (;;) {
-		if (!hpb_running(bh))
-			return NULL;
-		/* Sending comes before acting on answers: the host waits. */
-		slot = hpb_slot_get(bh, type);
-		if (slot)
-			return slot;
-		err = hpb_await(bh);
-		if (err) {
-			hpb_tally_add(tally, 0, 0, err);
-			return NULL;
-		}
-		hpb_reap(bh, tally);
-	}
-}
-
-/* hpb_send() that waits for room in the ring. */
-static int hpb_send_wait(struct hpb *bh, struct hpb_slot *slot,
-			 struct hpb_tally *tally)
-{
-	int err;
-
-	for (;;) {
-		if (slot->type == VIRTIO_BALLOON_HP_REQ_INFLATE && !slot->from)
-			hpb_kcore_off(bh);
-		err = hpb_send(bh, slot, GFP_NOWAIT | __GFP_NOWARN);
-		if (err != -ENOSPC || !hpb_in_flight(bh))
-			return err;
-		err = hpb_await(bh);
-		if (err)
-			return err;
-		hpb_reap(bh, tally);
-	}
 }
 
 /* Something new to look at: leave the pass. */
@@ -532,6 +222,7 @@ static enum hpb_stop hpb_inflate_pass(struct hpb *bh, unsigned long target,
 
 	while (!hpb_interrupted(bh, seen) && tally->failed < HPB_REFUSED_MAX &&
 	       hpb_judge(tally->err) != HPB_LATER && !bh->undo.blocks) {
+		hpb_reap(bh, tally);
 		slot = hpb_next_slot(bh, VIRTIO_BALLOON_HP_REQ_INFLATE, tally);
 		if (!slot)
 			break;
@@ -648,12 +339,14 @@ static void hpb_undo(struct hpb *bh, struct hpb_tally *tally)
 {
 	struct hpb_tally mine;
 
-	do {
+	while (bh->undo.blocks) {
 		mine = (struct hpb_tally){};
 		hpb_deflate_pass(bh, &bh->undo, bh->undo.blocks, 0, U64_MAX,
 				 NULL, &mine);
 		hpb_tally_add(tally, mine.done, mine.failed, mine.err);
-	} while (bh->undo.blocks && mine.done);
+		if (!mine.done)
+			break;
+	}
 }
 
 /* One pass towards @target blocks. Return: why it stopped short, or NONE. */
@@ -668,8 +361,10 @@ static enum hpb_stop hpb_pass(struct hpb *bh, unsigned long target, int seen,
 	hpb_undo(bh, tally);
 	held = hpb_out(bh);
 	if (target > held) {
-		if (hpb_oom_recent(bh))
+		if (hpb_oom_recent(bh)) {
+			hpb_return_pool(bh, &bh->idle);
 			return HPB_STOP_OOM;
+		}
 		/* Not before the last trouble of this kind is over. */
 		if (!bh->undo.blocks)
 			why = hpb_inflate_pass(bh, target, seen, tally);
