@@ -83,7 +83,7 @@ static gboolean check_writable(HpbMemory *mem, GError **errp)
     if (flags == -1) {
         return fail_errno(mem, "fcntl(F_GETFL)", errno, errp);
     }
-    if ((flags & O_PATH) || (flags & O_ACCMODE) == O_RDONLY) {
+    if ((flags & O_ACCMODE) == O_RDONLY) {     /* or O_PATH */
         g_set_error(errp, HPB_ERROR, HPB_ERROR_READ_ONLY,
                     "%s: fd %d is not open for writing, so no part of its file "
                     "can be freed; open it O_RDWR", mem->name, mem->fd);

@@ -218,6 +218,45 @@ static void test_partial(void)
     hpb_memory_free(fake.mem);
 }
 
+/* One by one, after a failure, no call is longer than a slice either. */
+static void test_slices_one_by_one(void)
+{
+    FakeMemory fake;
+    HpbRange ranges[] = { { SLICE - 2 * MIB, 2 * MIB }, { SLICE, 2 * MIB },
+                          { SLICE + 2 * MIB, 3 * SLICE } };
+    HpbResult results[3];
+
+    fake_memory_new(&fake);
+    test_faults.bad_range = TRUE;
+    test_faults.bad_offset = SLICE;
+    test_faults.bad_error = EIO;
+    g_assert_false(hpb_memory_discard(fake.mem, ranges, 3, results, NULL));
+    g_assert_cmpint(results[0].error, ==, 0);
+    g_assert_cmpint(results[1].error, ==, -EIO);
+    g_assert_cmpint(results[2].error, ==, 0);
+    g_assert_cmpuint(test_faults.longest, ==, SLICE);
+    /* before; the two, failing; the bad one; rest of its slice; three more */
+    g_assert_cmpuint(test_faults.frees, ==, 7);
+    assert_consistent(&fake.map, fake.mem, ranges, results, 3, FALSE);
+    hpb_memory_free(fake.mem);
+}
+
+/* Pages larger than a slice are freed whole. */
+static void test_slices_huge_pages(void)
+{
+    FakeMemory fake;
+    HpbRange range = { 2 * GIB, 3 * GIB };
+
+    fake_memory_new(&fake);
+    hpb_memory_free(fake.mem);
+    fake.map.desc.page_size = fake.map.page_size = GIB;
+    fake.mem = test_memory_new(&fake.map, &test_fault_ops);
+    g_assert_true(hpb_memory_discard(fake.mem, &range, 1, NULL, NULL));
+    g_assert_cmpuint(test_faults.longest, ==, GIB);
+    g_assert_cmpuint(test_faults.frees, ==, 3);
+    hpb_memory_free(fake.mem);
+}
+
 /* Cancelled during call @at of a request: that slice counts, nothing later. */
 static void check_cancel(unsigned at)
 {
@@ -418,6 +457,10 @@ int main(int argc, char **argv)
     g_test_add_func("/discard/faults/dontneed-locked", test_dontneed_locked);
     g_test_add_func("/discard/faults/all-bad", test_all_bad);
     g_test_add_func("/discard/cancel/slices", test_slices);
+    g_test_add_func("/discard/cancel/slices-one-by-one",
+                    test_slices_one_by_one);
+    g_test_add_func("/discard/cancel/slices-huge-pages",
+                    test_slices_huge_pages);
     g_test_add_func("/discard/cancel/each-slice", test_cancel);
     g_test_add_func("/discard/cancel/retrying", test_cancel_while_retrying);
     g_test_add_func("/discard/many-ranges", test_many_ranges);
