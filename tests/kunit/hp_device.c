@@ -22,6 +22,10 @@
 /* no driver has this device ID: the test itself drives the device */
 #define HP_ID_RAW 0x7fff
 
+/*
+ * A requirement of the specification was broken, by its number: DRV-8, DRV-9
+ * (room for the response) and so on. A test that ends with one has failed.
+ */
 void hp_offence(struct hp_dev *dev, unsigned int drv, const char *fmt, ...)
 {
 	va_list args;
@@ -76,6 +80,7 @@ static void hp_get(struct virtio_device *vdev, unsigned int offset, void *buf,
 	spin_unlock_irqrestore(&dev->config_lock, flags);
 }
 
+/* DRV-5: the configuration is read-only, whatever the driver writes */
 static void hp_set(struct virtio_device *vdev, unsigned int offset,
 		   const void *buf, unsigned int len)
 {

@@ -98,6 +98,11 @@ u64 hp_memory_next(const struct hp_memory *m, u64 addr, bool claimed)
 			     DIV_ROUND_UP_ULL(addr, m->unit)) * m->unit;
 }
 
+/*
+ * Overwrites memory the moment it is given up, whatever the answer will be: a
+ * driver that counts on its contents finds others (DRV-14), and one that
+ * touches it while it is out leaves a trace (DRV-13).
+ */
 void hp_poison(u64 addr, u64 len)
 {
 	u64 *p = phys_to_virt(addr);
