@@ -25,6 +25,19 @@ record_program() {
     fi
 }
 
+# raise_huge_pages N: N more 2 MiB huge pages until the suite (a subshell) ends, however it ends. Without
+# the right to, or without memory for them, the tests that need them say so and are skipped.
+raise_huge_pages() {
+    local file=/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages before
+    [ -w $file ] || return 0
+    before=$(<$file)
+    echo $((before + $1)) >$file
+    HPB_RAISED=$(($(<$file) - before))
+    trap 'exit 130' INT TERM HUP
+    # shellcheck disable=SC2064 # now, not then
+    trap "echo \$((\$(<$file) - $HPB_RAISED)) >$file" EXIT
+}
+
 suite_lint() {
     take_lock
     need_kernel_source
@@ -83,6 +96,7 @@ suite_qtest() {
     local -a targets
     mapfile -t targets < <(qtest_targets)
     [ ${#targets[@]} -gt 0 ] || { echo "no tests/qtest/*-test.c"; return 1; }
+    raise_huge_pages 64
     for flavour in plain asan; do
         take_lock
         build_qemu "$flavour" "${targets[@]}"
@@ -104,6 +118,7 @@ suite_e2e() {
     # shellcheck disable=SC2086 # a list of words
     prepare $HPB_KERNELS
     rm -rf "$HPB_BUILD/e2e"
+    raise_huge_pages 600
     say "==> e2e (real guests; several minutes)"
     harness -m pytest "$HPB_TOP/tests/e2e" -p no:cacheprovider -q --durations=10 \
         --junitxml="$HPB_RESULTS/e2e.xml" >"$HPB_RESULTS/e2e.log" 2>&1 || true
