@@ -322,8 +322,6 @@ void vbhp_run_commit(VirtIOBalloonHP *s, VbhpRun *run, uint16_t type)
     vbhp_run_release(run);
 }
 
-/* Life cycle */
-
 void vbhp_state_reset(VirtIOBalloonHP *s)
 {
     VbhpBlock *blk;
@@ -341,25 +339,6 @@ void vbhp_state_reset(VirtIOBalloonHP *s)
     s->zero_unknown = false;
     if (changed) {
         vbhp_actual_changed(s);
-    }
-}
-
-void vbhp_state_realize(VirtIOBalloonHP *s)
-{
-    QTAILQ_INIT(&s->blocks);
-    s->blocks_stale = true;
-    s->listener.commit = vbhp_listener_commit;
-    s->listener.name = TYPE_VIRTIO_BALLOON_HP;
-    memory_listener_register(&s->listener, &address_space_memory);
-}
-
-void vbhp_state_unrealize(VirtIOBalloonHP *s)
-{
-    VbhpBlock *blk, *tmp;
-
-    memory_listener_unregister(&s->listener);
-    QTAILQ_FOREACH_SAFE(blk, &s->blocks, next, tmp) {
-        vbhp_block_drop(s, blk);
     }
 }
 
@@ -476,18 +455,23 @@ static bool vbhp_load_block(VirtIOBalloonHP *s, VbhpSavedBlock *saved)
     return true;
 }
 
+static bool vbhp_load_unit(VirtIOBalloonHP *s)
+{
+    if (s->saved_unit == s->unit) {
+        return true;
+    }
+    error_report("virtio-balloon-hp: the saved state counts in units of %"
+                 PRIu64 " bytes and this device in units of %" PRIu64
+                 "; use unit=%" PRIu64 " here", s->saved_unit, s->unit,
+                 s->saved_unit);
+    return false;
+}
+
 static int vbhp_state_post_load(void *opaque, int version_id)
 {
     VirtIOBalloonHP *s = opaque;
-    bool ok = true;
+    bool ok = vbhp_load_unit(s);
 
-    if (s->saved_unit != s->unit) {
-        error_report("virtio-balloon-hp: the saved state counts in units of %"
-                     PRIu64 " bytes and this device in units of %" PRIu64
-                     "; use unit=%" PRIu64 " here", s->saved_unit, s->unit,
-                     s->saved_unit);
-        ok = false;
-    }
     s->blocks_stale = true;
     vbhp_blocks_refresh(s);
     for (int i = 0; ok && i < s->nr_saved; i++) {
@@ -558,3 +542,58 @@ const VMStateDescription vmstate_vbhp_state = {
         VMSTATE_END_OF_LIST()
     }
 };
+
+/*
+ * The unit is also sent ahead of RAM, so that a destination with another one
+ * gives up while the source can still go on. Sizes of RAM blocks are compared
+ * there by QEMU itself.
+ */
+
+static int vbhp_early_pre_save(void *opaque)
+{
+    VirtIOBalloonHP *s = opaque;
+
+    s->saved_unit = s->unit;
+    return 0;
+}
+
+static int vbhp_early_post_load(void *opaque, int version_id)
+{
+    return vbhp_load_unit(opaque) ? 0 : -EINVAL;
+}
+
+static const VMStateDescription vmstate_vbhp_early = {
+    .name = "virtio-balloon-hp-device-early",
+    .version_id = 1,
+    .minimum_version_id = 1,
+    .early_setup = true,
+    .pre_save = vbhp_early_pre_save,
+    .post_load = vbhp_early_post_load,
+    .fields = (const VMStateField[]) {
+        VMSTATE_UINT64(saved_unit, VirtIOBalloonHP),
+        VMSTATE_END_OF_LIST()
+    }
+};
+
+/* Life cycle */
+
+void vbhp_state_realize(VirtIOBalloonHP *s)
+{
+    QTAILQ_INIT(&s->blocks);
+    s->blocks_stale = true;
+    s->listener.commit = vbhp_listener_commit;
+    s->listener.name = TYPE_VIRTIO_BALLOON_HP;
+    memory_listener_register(&s->listener, &address_space_memory);
+    vmstate_register_any(VMSTATE_IF(s), &vmstate_vbhp_early, s);
+}
+
+void vbhp_state_unrealize(VirtIOBalloonHP *s)
+{
+    VbhpBlock *blk, *tmp;
+
+    vmstate_unregister(VMSTATE_IF(s), &vmstate_vbhp_early, s);
+    memory_listener_unregister(&s->listener);
+    QTAILQ_FOREACH_SAFE(blk, &s->blocks, next, tmp) {
+        vbhp_block_drop(s, blk);
+    }
+}
