@@ -340,6 +340,74 @@ static void test_stats_buffer(void)
     dir_done(&d);
 }
 
+static uint64_t bytes_sent(QTestState *qts)
+{
+    QDict *rsp = qtest_qmp_assert_success_ref(
+        qts, "{ 'execute': 'query-migrate' }");
+    uint64_t bytes = 0;
+
+    if (qdict_haskey(rsp, "ram")) {
+        bytes = qdict_get_int(qdict_get_qdict(rsp, "ram"), "transferred");
+    }
+    qobject_unref(rsp);
+    return bytes;
+}
+
+static void set_bandwidth(QTestState *qts, uint64_t bytes)
+{
+    qtest_qmp_assert_success(qts, "{ 'execute': 'migrate-set-parameters', "
+                             "'arguments': { 'max-bandwidth': %" PRIu64 " } }",
+                             bytes);
+}
+
+/*
+ * DEV-19: memory that the destination has already been sent is reported, or
+ * taken and given back, on the source. ZEROED is a promise about where the
+ * driver reads next, and that is the destination.
+ */
+static void test_zeroed_while_migrating(void)
+{
+    Hpb *h = hpb_boot_mem("-m 256M", ",free-page-reporting=on");
+    g_autoptr(HpbReq) rep = hpb_report(h), out = hpb_deflate(h);
+    QTestState *to;
+    Dir d;
+
+    dir_init(&d);
+    /* sent first, in the order of addresses; and what keeps it busy then */
+    hpb_fill(h, at(h, 0), 2 * h->unit, 0x5a);
+    for (unsigned i = 0; i < 3; i++) {
+        hpb_fill(h, at(h, 50 + 8 * i), 8 * h->unit, 1);
+    }
+    to = start_incoming(HPB_PC "-m 256M " HPB_DEV_PCI
+                        ",free-page-reporting=on", &d);
+    incoming(to, d.uri);
+    set_bandwidth(h->qts, 8 * MiB);
+    migrate(h->qts, d.uri);
+    while (bytes_sent(h->qts) < 3 * h->unit) {
+        g_autofree char *status = migration_status(h->qts);
+
+        g_assert_cmpstr(status, !=, "completed");
+    }
+    hpb_range(rep, at(h, 0), h->unit);
+    hpb_expect(rep, OK, h->unit, NULL);
+    hpb_take(h, at(h, 1), h->unit);
+    hpb_range(out, at(h, 1), h->unit);
+    hpb_expect(out, OK, h->unit, NULL);
+    set_bandwidth(h->qts, 10 * GiB);
+    g_assert_true(migration_ended(h->qts));
+    g_assert_true(migration_ended(to));
+    hpb_migrated(h, to);
+    if (rep->resp_flags & VIRTIO_BALLOON_HP_RESP_F_ZEROED) {
+        g_assert_true(hpb_filled(h, at(h, 0), h->unit, 0));
+    }
+    if (out->resp_flags & VIRTIO_BALLOON_HP_RESP_F_ZEROED) {
+        g_assert_true(hpb_filled(h, at(h, 1), h->unit, 0));
+    }
+    hpb_check_out(h, RAM, 0);
+    hpb_quit(h);
+    dir_done(&d);
+}
+
 static void return_path(QTestState *qts)
 {
     qtest_qmp_assert_success(qts, "{ 'execute': 'migrate-set-capabilities', "
@@ -493,6 +561,7 @@ void hpb_add_migrate_tests(void)
     ADD("DEV-20-available", test_available);
     ADD("DEV-20-in-flight", test_in_flight);
     ADD("stats-buffer", test_stats_buffer);
+    ADD("DEV-19-zeroed-while-migrating", test_zeroed_while_migrating);
     ADD("DEV-27-other-unit", test_other_unit);
     ADD("DEV-27-other-split", test_other_split);
     ADD("DEV-27-damaged", test_damaged);
