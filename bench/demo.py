@@ -84,7 +84,7 @@ def ours_and_migration() -> tuple[measure.Measurement, str]:
     result = measure.Measurement(OURS)
     guest, log = measure.boot(OURS, "demo-ours", append=f"hpb.touch={measure.TOUCH_MIB}")
     destination, _ = measure.boot(OURS, "demo-destination", incoming=True)
-    progress(f"{OURS}: booting a {measure.GUEST_MIB // 1024} GiB guest that touches {measure.TOUCH_MIB // 1024} GiB")
+    progress(f"{OURS}: booting a {measure.GUEST_MIB // 1024} GiB guest that touches {measure.TOUCH_MIB / 1024:g} GiB")
     with guest, destination:
         progress(f"{OURS}: 4 GiB -> 1 GiB -> 4 GiB")
         measure.time_resizes(guest, result)
@@ -120,7 +120,7 @@ def main() -> int:
     except (GuestError, BalloonError, ConsoleError, MigrationError, QmpError, QmpTimeout) as error:
         print(f"demo: failed: {error}\nConsole logs: {settings.build() / 'e2e'}", file=sys.stderr)
         return 1
-    print(f"\nThe same guest ({measure.GUEST_MIB // 1024} GiB, {measure.TOUCH_MIB // 1024} GiB touched, "
+    print(f"\nThe same guest ({measure.GUEST_MIB // 1024} GiB, {measure.TOUCH_MIB / 1024:g} GiB touched, "
           f"init_on_alloc=0, {accel}), two balloons, one QEMU:\n")
     print(table(stock, ours))
     print(f"\n{migration}")

@@ -54,6 +54,7 @@ static const struct bad bads[] = {
 	{ "done too little", PARTIAL, 1, USED_RIGHT, 3, 1, { { 0, 2, DENIED } } },
 	{ "OK and not all done", OK, 0, USED_RIGHT, 1 },
 	{ "OK and nothing done", OK, 0, USED_RIGHT, ALL_MISSING },
+	{ "DENIED and all done", DENIED, 0, USED_RIGHT, 0 },
 	{ "PARTIAL without exceptions", PARTIAL, 0, USED_RIGHT, 3 },
 };
 

@@ -15,6 +15,7 @@
  * @status: reason
  * @left:   deflates still to refuse
  * @every:  refuse only every nth unit; 0: all, without exceptions
+ * @after:  from the second deflate on, refuse all
  * @nr:     deflates seen
  * @at:     when they came
  */
@@ -22,6 +23,7 @@ static struct refusal {
 	u16 status;
 	unsigned int left;
 	unsigned int every;
+	bool after;
 	unsigned int nr;
 	unsigned long at[HP_TRIES];
 } refusal;
@@ -38,7 +40,7 @@ static void deflate_refuse(struct hp_dev *dev, struct hp_request *req)
 	if (!refusal.left)
 		return;
 	refusal.left--;
-	if (!refusal.every)
+	if (!refusal.every || (refusal.after && refusal.nr > 1))
 		req->status = refusal.status;
 	else
 		for (i = 0; i < req->units; i += refusal.every)
@@ -213,8 +215,8 @@ static void deflate_refused_in_part(struct kunit *test)
 	});
 
 	hp_dev_request(dev, 0);
-	/* at once, when the device says that this helps; else after a while */
-	msleep(2);
+	/* less than the first delay of the driver, HPB_BACKOFF_MIN */
+	msleep(20);
 	if (refusal.status != VIRTIO_BALLOON_HP_AGAIN)
 		KUNIT_EXPECT_EQ(test, hp_dev_actual(dev), HP_MIB(64));
 	hp_expect_books(dev);
@@ -229,19 +231,23 @@ static void deflate_mixed_block(struct kunit *test)
 		.unit = SZ_4K,
 		.requested = HP_MIB(16),
 		.decide = deflate_refuse,
+		.decide_all = true,
 	});
 	struct hp_fixture *fix = test->priv;
 
 	fix->not_out = true;
 	refusal = (struct refusal) {
-		.status = VIRTIO_BALLOON_HP_NOMEM, .left = 3, .every = 1000,
+		.status = VIRTIO_BALLOON_HP_NOMEM, .left = UINT_MAX,
+		.every = 1000, .after = true,
 	};
 	hp_expect_out(dev, HP_MIB(16));
 	hp_dev_request(dev, 0);
-	msleep(2);
+	/* it asks again, and hears no for each of them */
+	HP_WAIT(dev, refusal.nr >= 3);
 	/* units 0, 1000, 2000, ... are out still, and their blocks hidden */
 	KUNIT_EXPECT_EQ(test, hp_dev_actual(dev), 5 * SZ_4K);
 	KUNIT_EXPECT_EQ(test, hp_count_offline(), fix->offline + 5 * 512);
+	refusal.left = 0;
 	hp_expect_out(dev, 0);
 }
 

@@ -6,6 +6,9 @@
  * compares every word of what is out when it is reset), that removal is bounded
  * whatever the device does, and that no page is lost over it.
  */
+#include <linux/debugfs.h>
+#include <linux/sched.h>
+
 #include "hp_test.h"
 
 /* Longest that a removal may take, on a device that does not answer at all. */
@@ -279,6 +282,61 @@ static void fault_no_queues(struct kunit *test)
 	fault_bind(dev, HP_MIB(32));
 }
 
+/* A switch of the fault injector, which only user space is meant to reach */
+static void *fault_switch(struct kunit *test, const char *name)
+{
+	struct dentry *dir = debugfs_lookup("failslab", NULL);
+	struct dentry *file = NULL;
+	void *data = NULL;
+
+	if (dir)
+		file = debugfs_lookup(name, dir);
+	if (file)
+		data = d_inode(file)->i_private;
+	dput(file);
+	dput(dir);
+	KUNIT_ASSERT_NOT_NULL_MSG(test, data, "no failslab/%s in debugfs", name);
+	return data;
+}
+
+/*
+ * The first allocation of the probe fails, the second, and so on until none is
+ * left to fail: the driver lets go each time, and nothing is lost.
+ */
+static void fault_allocations_at_probe(struct kunit *test)
+{
+	bool *spare_sleepers = fault_switch(test, "ignore-gfp-wait");
+	unsigned long *verbose = fault_switch(test, "verbose");
+	struct hp_dev *dev = hp_start(test, &(struct hp_params) {
+		.features = BIT_ULL(VIRTIO_BALLOON_HP_F_STATS) |
+			    BIT_ULL(VIRTIO_BALLOON_HP_F_DEFLATE_ON_OOM) |
+			    BIT_ULL(VIRTIO_BALLOON_HP_F_REPORTING),
+		.requested = HP_MIB(32),
+	});
+	unsigned int nth, failed = 0, left;
+
+	fault_unbind(dev);
+	*spare_sleepers = false;
+	*verbose = 0;
+	for (nth = 1; nth < 1000; nth++) {
+		current->fail_nth = nth;
+		if (device_attach(&dev->vdev.dev) != 1)
+			failed++;
+		left = current->fail_nth;
+		current->fail_nth = 0;
+		if (dev->vdev.dev.driver)
+			fault_unbind(dev);
+		else
+			virtio_reset_device(&dev->vdev);
+		if (left)
+			break;
+	}
+	*spare_sleepers = true;
+	KUNIT_EXPECT_GE_MSG(test, failed, 20, "of %u allocations", nth - 1);
+	KUNIT_EXPECT_LT(test, nth, 1000);
+	fault_bind(dev, HP_MIB(64));
+}
+
 static struct kunit_case fault_cases[] = {
 	KUNIT_CASE(fault_removal_of_full_balloon),
 	KUNIT_CASE(fault_removal_refused),
@@ -293,6 +351,7 @@ static struct kunit_case fault_cases[] = {
 	KUNIT_CASE_SLOW(fault_slow_device),
 	KUNIT_CASE_SLOW(fault_bind_in_flight),
 	KUNIT_CASE(fault_no_queues),
+	KUNIT_CASE(fault_allocations_at_probe),
 	{}
 };
 

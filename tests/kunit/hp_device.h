@@ -112,6 +112,7 @@ typedef void hp_decide_fn(struct hp_dev *dev, struct hp_request *req);
  * @queue_size: 0 for HP_QUEUE_SIZE
  * @max_ranges: 0 for two less than the queue size
  * @decide:     verdicts from the first request on
+ * @decide_all: also on requests that the device itself refuses in part
  * @lie:        configuration to show, whatever the device does
  */
 struct hp_params {
@@ -124,6 +125,7 @@ struct hp_params {
 	u16 queue_size;
 	u32 max_ranges;
 	hp_decide_fn *decide;
+	bool decide_all;
 	const struct virtio_balloon_hp_config *lie;
 };
 

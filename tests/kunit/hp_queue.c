@@ -48,12 +48,26 @@ static u16 hp_queue_type(struct hp_queue *q)
 	}
 }
 
-/* Each unit of a request, in order: @range_ and @at_ walk, the latter an address. */
-#define hp_for_each_unit(dev_, req_, range_, at_)			\
-	for (range_ = (req_)->range;					\
-	     range_ < (req_)->range + (req_)->nr_ranges; range_++)	\
-		for (at_ = range_->addr; at_ - range_->addr < range_->len; \
-		     at_ += (dev_)->mem.unit)
+/*
+ * Walks the units of a request in order; begins with *@r == NULL.
+ * Return: false behind the last one.
+ */
+static bool hp_next_unit(struct hp_dev *dev, struct hp_request *req,
+			 struct hp_range **r, u64 *addr)
+{
+	if (*r) {
+		*addr += dev->mem.unit;
+		if (*addr - (*r)->addr < (*r)->len)
+			return true;
+		(*r)++;
+	} else {
+		*r = req->range;
+	}
+	if (*r == req->range + req->nr_ranges)
+		return false;
+	*addr = (*r)->addr;
+	return true;
+}
 
 static void hp_put_used(struct hp_queue *q, u16 head, u32 len)
 {
@@ -217,11 +231,11 @@ static bool hp_claim_unit(struct hp_dev *dev, struct hp_request *req, u32 n,
 
 static bool hp_claim(struct hp_dev *dev, struct hp_request *req)
 {
-	struct hp_range *r, *undo_r;
+	struct hp_range *r = NULL, *undo_r = NULL;
 	u64 addr, undo;
 	u32 n = 0;
 
-	hp_for_each_unit(dev, req, r, addr)
+	while (hp_next_unit(dev, req, &r, &addr))
 		if (!hp_claim_unit(dev, req, n++, addr))
 			goto unclaim;
 	if (req->type != VIRTIO_BALLOON_HP_REQ_DEFLATE)
@@ -230,7 +244,7 @@ static bool hp_claim(struct hp_dev *dev, struct hp_request *req)
 	return true;
 
 unclaim:
-	hp_for_each_unit(dev, req, undo_r, undo) {
+	while (hp_next_unit(dev, req, &undo_r, &undo)) {
 		if (undo_r == r && undo == addr)
 			return false;
 		hp_memory_set_claimed(&dev->mem, undo, false);
@@ -258,10 +272,10 @@ static u64 hp_settle_units(struct hp_dev *dev, struct hp_request *req)
 	bool report = req->type == VIRTIO_BALLOON_HP_REQ_REPORT;
 	struct hp_memory *m = &dev->mem;
 	unsigned int i = 0;
-	struct hp_range *r;
+	struct hp_range *r = NULL;
 	u64 addr, n = 0, done = 0;
 
-	hp_for_each_unit(dev, req, r, addr) {
+	while (hp_next_unit(dev, req, &r, &addr)) {
 		bool ok = !req->raw && !hp_unit_status(req, n++, &i);
 
 		if (hp_memory_is_claimed(m, addr))
@@ -400,7 +414,8 @@ static bool hp_take(struct hp_queue *q)
 	vringh_kiov_cleanup(&riov);
 	dev->seen.ranges[hp_queue_type(q)] += req->nr_ranges;
 	/* a request that the device itself refuses in part has its verdict */
-	if (req->sane && dev->decide && !req->nr_exc)
+	if (req->sane && dev->decide &&
+	    (!req->nr_exc || dev->params.decide_all))
 		dev->decide(dev, req);
 	if (req->hold) {
 		list_add_tail(&req->link, &dev->held);

@@ -40,6 +40,23 @@ static void inflate_merges(struct kunit *test)
 	KUNIT_EXPECT_LE(test, dev->seen.ranges[VIRTIO_BALLOON_HP_REQ_INFLATE], 64);
 }
 
+static void inflate_expect_claimed_hidden(struct hp_dev *dev)
+{
+	struct hp_memory *m = &dev->mem;
+	unsigned long online = 0, units = 0;
+	u64 addr;
+
+	mutex_lock(&dev->lock);
+	for (addr = hp_memory_next(m, 0, true); addr < m->end;
+	     addr = hp_memory_next(m, addr + m->unit, true)) {
+		online += hp_count_online(addr, m->unit);
+		units++;
+	}
+	mutex_unlock(&dev->lock);
+	KUNIT_EXPECT_GT(dev->test, units, 0);
+	KUNIT_EXPECT_EQ_MSG(dev->test, online, 0, "pages in requests and not PageOffline");
+}
+
 /* DRV-7, DRV-18: several at a time, none beyond the target */
 static void inflate_several_in_flight(struct kunit *test)
 {
@@ -52,6 +69,8 @@ static void inflate_several_in_flight(struct kunit *test)
 	KUNIT_EXPECT_GE(test, dev->seen.in_flight_max, 2);
 	KUNIT_EXPECT_LE(test, dev->seen.in_flight_max, 8);
 	KUNIT_EXPECT_EQ(test, hp_dev_actual(dev), 0);
+	/* what waits for an answer is hidden as well */
+	inflate_expect_claimed_hidden(dev);
 	hp_set_decide(dev, NULL);
 	/* newest first: no order is promised */
 	hp_dev_release(dev, HP_REQUESTS, true);
@@ -69,7 +88,7 @@ static void inflate_answers_in_any_order(struct kunit *test)
 
 	hp_dev_request(dev, HP_MIB(1600));
 	for (i = 0; i < 200 && hp_dev_actual(dev) != HP_MIB(1600); i++) {
-		msleep(10);
+		msleep(20);
 		hp_dev_release(dev, 1, i % 3);
 	}
 	hp_expect_out(dev, HP_MIB(1600));

@@ -95,6 +95,7 @@ make_shadow() {
 		echo 'source "drivers/virtio/balloon_hp/Kconfig"'
 		echo 'source "drivers/virtio/balloon_hp_kunit/Kconfig"'
 	} | write_if_changed "$v/Kconfig"
+	# shellcheck disable=SC2016
 	{
 		cat "$source/drivers/virtio/Makefile"
 		echo 'obj-$(CONFIG_VIRTIO_BALLOON_HP) += balloon_hp/'
@@ -131,11 +132,15 @@ run_kernel() {
 	local rc=0
 
 	# shellcheck disable=SC2086
-	setsid -w timeout -k 10 "$timeout" "$obj/linux" mem=2G \
-		console=tty0 kunit_shutdown=halt time-travel=inf-cpu \
-		init_on_alloc=0 panic=-1 \
-		kunit.filter_glob="$filter" ${HPB_KUNIT_ARGS:-} \
-		</dev/null >"$build/kunit.log" 2>&1 || rc=$?
+	setsid timeout -k 10 "$timeout" "$obj/linux" mem=2G console=tty0 \
+		kunit_shutdown=halt time-travel=inf-cpu init_on_alloc=0 \
+		panic=-1 kunit.filter_glob="$filter" ${HPB_KUNIT_ARGS:-} \
+		</dev/null >"$build/kunit.log" 2>&1 &
+	kernel=$!
+	# the kernel is a session of its own and would outlive us
+	trap 'kill -- -$kernel 2>/dev/null || true' EXIT
+	trap 'exit 3' INT TERM HUP
+	wait $kernel || rc=$?
 	tr -d '\r' <"$build/kunit.log" >"$build/kunit.ktap"
 	cat "$build/kunit.ktap"
 	return $rc
