@@ -122,6 +122,20 @@ static void test_framing(void)
     hpb_quit(h);
 }
 
+/* DEV-9: a later version of the driver may say more behind the header */
+static void test_framing_longer_header(void)
+{
+    Hpb *h = hpb_boot("");
+    g_autoptr(HpbReq) in = hpb_inflate(h);
+
+    in->hdr_len = 4096;
+    in->cut_hdr = 100;
+    hpb_range(in, at(h, 0), h->unit);
+    hpb_expect(in, OK, h->unit, NULL);
+    hpb_check_out(h, RAM, h->unit);
+    hpb_quit(h);
+}
+
 /* DEV-9: an exception that lies across the cut of the response */
 static void test_framing_exception_cut(void)
 {
@@ -468,6 +482,8 @@ void hpb_add_request_tests(void)
     qtest_add_func("virtio-balloon-hp/request/DEV-8-writes-only-response",
                    test_writes_only_response);
     qtest_add_func("virtio-balloon-hp/request/DEV-9-framing", test_framing);
+    qtest_add_func("virtio-balloon-hp/request/DEV-9-framing-longer-header",
+                   test_framing_longer_header);
     qtest_add_func("virtio-balloon-hp/request/DEV-9-framing-exception-cut",
                    test_framing_exception_cut);
     qtest_add_func("virtio-balloon-hp/request/DEV-9-framing-joined",
