@@ -7,8 +7,8 @@ the machine hits both alike. Prints median, minimum and maximum, and the ratios
 of the medians beside the project's targets; writes everything as JSON.
 
 Exit status 0 when it could measure, whether targets are met or not: on a shared
-machine a missed target is a reason to look, not a broken build (the e2e suite
-has the test that fails).
+machine a missed target is a reason to look, not a broken build. What does not
+depend on the machine's mood, requests and memory, is a test too (tests/e2e).
 """
 from __future__ import annotations
 

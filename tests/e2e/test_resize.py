@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Sizes: shrinking and growing real guests, and what the host gets back.
 
-Path steps [1] to [6] together. Speed against the stock balloon is in test_speed.py.
+Path steps [1] to [6] together. What they cost is in test_cost.py.
 """
 from __future__ import annotations
 
