@@ -60,6 +60,7 @@
 #include <linux/wait.h>
 #include <linux/workqueue.h>
 
+#include "blocks.h"
 #include "compat.h"
 #include "ranges.h"
 #include "virtio_balloon_hp.h"
@@ -145,18 +146,6 @@ enum hpb_slot_state {
 	HPB_SLOT_LOST,		/* answer made no sense; blocks stay here */
 };
 
-/* Why the balloon is not as large (or small) as asked. */
-enum hpb_stop {
-	HPB_STOP_NONE,		/* it is, or work is under way */
-	HPB_STOP_NO_BLOCKS,	/* the page allocator has no more blocks */
-	HPB_STOP_FLOOR,		/* the guest needs the rest, see floor_mib */
-	HPB_STOP_REFUSED,	/* the host does not let this memory go */
-	HPB_STOP_HOST,		/* the host is busy or failed, may work later */
-	HPB_STOP_NOMEM,		/* the host has no memory to give back now */
-	HPB_STOP_OOM,		/* the guest ran out of memory a moment ago */
-	HPB_STOP_DEVICE,	/* the device is broken or cannot be served */
-};
-
 /* Event counters, in debugfs under the names in debugfs.c. */
 enum hpb_count {
 	HPB_C_INFLATE_REQS,	/* inflate requests sent */
@@ -182,19 +171,6 @@ enum hpb_count {
 
 /* Statuses that are counted one by one; higher ones share the last entry. */
 #define HPB_STATUS_MAX	(VIRTIO_BALLOON_HP_UNSUPP + 2)
-
-/**
- * struct hpb_pool - blocks that belong to the driver
- * @runs: first pages of runs, linked by page->lru, page->private is the number
- *        of blocks
- * @blocks: blocks in all runs
- *
- * Protected by hpb.lock.
- */
-struct hpb_pool {
-	struct list_head runs;
-	unsigned long blocks;
-};
 
 /**
  * struct hpb_slot - one request
@@ -227,16 +203,6 @@ struct hpb_slot {
 	struct virtio_balloon_hp_req *req;
 	void *resp;
 	void *copy;
-};
-
-/**
- * struct hpb_take - how far a pass has gone in looking for blocks
- * @stage: where the next block is looked for, see pages.c
- * @empty: nodes found without free blocks
- */
-struct hpb_take {
-	int stage;
-	nodemask_t empty;
 };
 
 /* One balloon. */
@@ -285,6 +251,9 @@ struct hpb {
 	u64 requested;		/* bytes, as last read */
 	unsigned int backoff;	/* ms; next delay */
 	bool told;		/* reason for stopping is in the log already */
+	/* blocks to have out, by node; NULL: the device has no such targets */
+	unsigned long *node_target;
+	bool by_node;		/* node_target is to be followed */
 	unsigned long unmarked;	/* blocks sent out since kcore_off */
 	bool kcore_off;		/* page_offline_begin() is in effect */
 
@@ -387,119 +356,6 @@ void hpb_op_end(struct hpb *bh);
 
 const char *hpb_state_name(enum hpb_state state);
 const char *hpb_stop_name(enum hpb_stop stop);
-
-/* [1] pages.c */
-
-void hpb_pool_init(struct hpb_pool *pool);
-
-/**
- * hpb_pool_put() - add a run to a pool
- * @bh:   balloon; @bh->lock is held
- * @pool: pool
- * @run:  blocks, owned by the driver and in no pool
- */
-void hpb_pool_put(struct hpb *bh, struct hpb_pool *pool, struct hpb_range run);
-
-/**
- * hpb_pool_get() - move blocks from a pool into an array of ranges
- * @bh:   balloon; @bh->lock is held
- * @pool: pool
- * @r:    array
- * @cap:  entries in it
- * @nr:   entries in use
- * @max:  blocks wanted
- *
- * Return: blocks moved; @nr is updated.
- */
-unsigned long hpb_pool_get(struct hpb *bh, struct hpb_pool *pool,
-			   struct hpb_range *r, unsigned int cap,
-			   unsigned int *nr, unsigned long max);
-
-/**
- * hpb_pool_clip() - like hpb_pool_get(), for blocks inside a window
- * @start: first block of the window
- * @end:   first block behind it
- */
-unsigned long hpb_pool_clip(struct hpb *bh, struct hpb_pool *pool,
-			    struct hpb_range *r, unsigned int cap,
-			    unsigned int *nr, unsigned long max,
-			    u64 start, u64 end);
-
-/* Blocks of a pool inside a window. @bh->lock is held. */
-unsigned long hpb_pool_count(struct hpb *bh, const struct hpb_pool *pool,
-			     u64 start, u64 end);
-
-/**
- * hpb_pool_move() - move everything from one pool to another
- * @bh:   balloon; @bh->lock is held
- * @to:   pool
- * @from: pool, empty afterwards
- */
-void hpb_pool_move(struct hpb *bh, struct hpb_pool *to, struct hpb_pool *from);
-
-/**
- * hpb_take_blocks() - take blocks for one inflate request
- * @bh:   balloon; @bh->op is held
- * @take: progress of the pass, zeroed at its start
- * @slot: gets the blocks, merged and sorted
- * @want: blocks wanted
- * @why:  set to the reason if none could be had
- *
- * Does not touch the floor of the guest, and never makes the allocator kill.
- *
- * Return: blocks taken.
- */
-unsigned long hpb_take_blocks(struct hpb *bh, struct hpb_take *take,
-			      struct hpb_slot *slot, unsigned long want,
-			      enum hpb_stop *why);
-
-/**
- * hpb_unmanage() - take blocks out of the count of managed memory
- * @bh: balloon
- * @r:  ranges
- * @nr: how many
- */
-void hpb_unmanage(struct hpb *bh, const struct hpb_range *r, unsigned int nr);
-
-/**
- * hpb_mark() - mark the pages of a run PageOffline
- * @bh:  balloon
- * @run: blocks; those that are marked are skipped
- *
- * Keeps dumps, hibernation and /proc/kcore away from the pages.
- */
-void hpb_mark(struct hpb *bh, struct hpb_range run);
-
-/**
- * hpb_return() - give blocks that are unmanaged back to the page allocator
- * @bh:  balloon; no spinlock is held
- * @run: blocks
- */
-void hpb_return(struct hpb *bh, struct hpb_range run);
-
-/**
- * hpb_return_bare() - give blocks that are still managed, and not marked, back
- * @bh:  balloon; no spinlock is held
- * @run: blocks
- */
-void hpb_return_bare(struct hpb *bh, struct hpb_range run);
-
-/**
- * hpb_return_pool() - give everything in a pool back to the page allocator
- * @bh:   balloon; no spinlock is held
- * @pool: pool
- */
-void hpb_return_pool(struct hpb *bh, struct hpb_pool *pool);
-
-/**
- * hpb_node_free_blocks() - free blocks of a node, as the allocator counts them
- * @nid:     node
- * @order:   page order of a block
- * @movable: count ZONE_MOVABLE too
- *
- * Reads the counters without the zone lock: a hint, not a promise.
- */
-unsigned long hpb_node_free_blocks(int nid, unsigned int order, bool movable);
 
 /* [3] queue.c */
 
@@ -671,12 +527,36 @@ unsigned long hpb_deflate_all(struct hpb *bh);
 /**
  * hpb_deflate_window() - ask for the blocks in some part of memory back
  * @bh:    balloon; @bh->op is held
- * @start: first block
- * @end:   first block behind
+ * @where: the part
  *
  * Return: 0, or -EBUSY if some of them stay out.
  */
-int hpb_deflate_window(struct hpb *bh, u64 start, u64 end);
+int hpb_deflate_window(struct hpb *bh, const struct hpb_where *where);
+
+/* nodes.c */
+
+/**
+ * hpb_nodes_alloc() - prepare for targets of nodes, if the device has them
+ * @bh: balloon
+ *
+ * Return: 0 or -ENOMEM.
+ */
+int hpb_nodes_alloc(struct hpb *bh);
+void hpb_nodes_free(struct hpb *bh);
+
+/**
+ * hpb_nodes_read() - read the targets of the nodes
+ * @bh: balloon; @bh->op is held
+ *
+ * Return: whether they have changed.
+ */
+bool hpb_nodes_read(struct hpb *bh);
+
+/* Blocks of a node that are out. */
+unsigned long hpb_node_out(struct hpb *bh, int nid);
+
+/* Whether every node has out what it shall; true without targets of nodes. */
+bool hpb_nodes_reached(struct hpb *bh);
 
 /* oom.c */
 int hpb_oom_init(struct hpb *bh);

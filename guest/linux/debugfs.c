@@ -57,6 +57,21 @@ static void hpb_show_blocks(struct seq_file *m, struct hpb *bh,
 	seq_printf(m, "%s %llu\n", name, (u64)blocks << bh->shift);
 }
 
+static void hpb_show_nodes(struct seq_file *m, struct hpb *bh)
+{
+	char name[32];
+	int nid;
+
+	if (!bh->node_target || !READ_ONCE(bh->by_node))
+		return;
+	for_each_node_state(nid, N_MEMORY) {
+		snprintf(name, sizeof(name), "node%d_requested", nid);
+		hpb_show_blocks(m, bh, name, READ_ONCE(bh->node_target[nid]));
+		snprintf(name, sizeof(name), "node%d_held", nid);
+		hpb_show_blocks(m, bh, name, hpb_node_out(bh, nid));
+	}
+}
+
 static int status_show(struct seq_file *m, void *unused)
 {
 	struct hpb *bh = m->private;
@@ -78,6 +93,7 @@ static int status_show(struct seq_file *m, void *unused)
 	hpb_show_blocks(m, bh, "deflating", bh->deflating);
 	seq_printf(m, "backoff_ms %u\n", READ_ONCE(bh->backoff));
 	spin_unlock(&bh->lock);
+	hpb_show_nodes(m, bh);
 
 	for (i = 0; i < HPB_C_MAX; i++)
 		seq_printf(m, "%s %lld\n", hpb_count_names[i],

@@ -184,7 +184,8 @@ static void hpb_mark_fresh(struct hpb *bh)
 	for (;;) {
 		nr = 0;
 		spin_lock(&bh->lock);
-		hpb_pool_get(bh, &bh->fresh, &run, 1, &nr, HPB_MARK_BATCH);
+		hpb_pool_get(bh, &bh->fresh, HPB_ANYWHERE, &run, 1, &nr,
+			     HPB_MARK_BATCH);
 		spin_unlock(&bh->lock);
 		if (!nr)
 			return;

@@ -20,21 +20,24 @@
 
 static int hpb_going_offline(struct hpb *bh, const struct memory_notify *mem)
 {
-	u64 start = mem->start_pfn >> bh->order;
-	u64 end = DIV_ROUND_UP_ULL((u64)mem->start_pfn + mem->nr_pages,
-				   1UL << bh->order);
+	struct hpb_where where = {
+		.start = mem->start_pfn >> bh->order,
+		.end = DIV_ROUND_UP_ULL((u64)mem->start_pfn + mem->nr_pages,
+					1UL << bh->order),
+		.nid = NUMA_NO_NODE,
+	};
 	int err;
 
 	hpb_op_begin(bh);
 	/* After a reset: ours already, and the worker has not come yet. */
 	hpb_return_pool(bh, &bh->idle);
-	err = hpb_deflate_window(bh, start, end);
+	err = hpb_deflate_window(bh, &where);
 	hpb_op_end(bh);
 
 	if (err)
 		dev_info(&bh->vdev->dev,
 			 "memory %#llx-%#llx cannot go offline: the device does not give all of it back now\n",
-			 start << bh->shift, (end << bh->shift) - 1);
+			 where.start << bh->shift, (where.end << bh->shift) - 1);
 	return err;
 }
 

@@ -182,8 +182,7 @@ static void hpb_config_changed(struct virtio_device *vdev)
 static bool hpb_read_config(struct hpb *bh, unsigned int *order)
 {
 	struct device *dev = &bh->vdev->dev;
-	const u64 largest = (u64)PAGE_SIZE << HPB_MAX_ORDER;
-	u64 block;
+	u64 block, largest = (u64)PAGE_SIZE << HPB_MAX_ORDER;
 	u32 max;
 
 	virtio_cread_le(bh->vdev, struct virtio_balloon_hp_config, preferred,
@@ -200,6 +199,9 @@ static bool hpb_read_config(struct hpb *bh, unsigned int *order)
 			bh->unit, bh->preferred, max);
 		return false;
 	}
+	/* Beyond what the allocator hands out only where nothing less will do. */
+	if (bh->unit > largest && IS_ENABLED(CONFIG_CONTIG_ALLOC))
+		largest = HPB_RANGE_BYTES_MAX;
 	block = bh->preferred <= largest ? bh->preferred : bh->unit;
 	block = max_t(u64, block, HPB_BLOCK_MIN);
 	if (block > largest) {
@@ -453,9 +455,12 @@ static int hpb_probe(struct virtio_device *vdev)
 		if (err)
 			goto del_vqs;
 	}
-	err = hpb_stats_init(bh);
+	err = hpb_nodes_alloc(bh);
 	if (err)
 		goto free_slots;
+	err = hpb_stats_init(bh);
+	if (err)
+		goto free_nodes;
 	err = hpb_notifiers_init(bh);
 	if (err)
 		goto free_stats;
@@ -472,6 +477,8 @@ static int hpb_probe(struct virtio_device *vdev)
 
 free_stats:
 	hpb_stats_exit(bh);
+free_nodes:
+	hpb_nodes_free(bh);
 free_slots:
 	hpb_slots_free(bh);
 del_vqs:
@@ -509,6 +516,7 @@ static void hpb_remove(struct virtio_device *vdev)
 	hpb_return_pool(bh, &bh->idle);
 	vdev->config->del_vqs(vdev);
 	hpb_stats_exit(bh);
+	hpb_nodes_free(bh);
 	hpb_slots_free(bh);
 	hpb_free_balloon(bh);
 }
@@ -571,6 +579,7 @@ static const unsigned int hpb_features[] = {
 	VIRTIO_BALLOON_HP_F_STATS,
 	VIRTIO_BALLOON_HP_F_DEFLATE_ON_OOM,
 	VIRTIO_BALLOON_HP_F_REPORTING,
+	VIRTIO_BALLOON_HP_F_NODES,
 };
 
 static const struct virtio_device_id hpb_ids[] = {

@@ -59,9 +59,9 @@ static bool hpb_oom_ask(struct hpb *bh)
 	slot->blocks = 0;
 	slot->from = bh->held.blocks ? &bh->held : &bh->fresh;
 	if (hpb_running(bh))
-		slot->blocks = hpb_pool_get(bh, slot->from, slot->ranges,
-					    hpb_slot_cap(bh, slot), &slot->nr,
-					    HPB_OOM_BATCH);
+		slot->blocks = hpb_pool_get(bh, slot->from, HPB_ANYWHERE,
+					    slot->ranges, hpb_slot_cap(bh, slot),
+					    &slot->nr, HPB_OOM_BATCH);
 	bh->deflating += slot->blocks;
 	spin_unlock(&bh->lock);
 

@@ -13,6 +13,12 @@
  *   RECLAIM  the allocator may reclaim page cache and compact harder. It never
  *            kills and never touches its reserves.
  *
+ * Blocks larger than what the allocator hands out (1 GiB, where the host backs
+ * the guest with pages of that size) have one stage instead: CONTIG, which
+ * empties a piece of memory, see contig.c.
+ *
+ * When nodes have targets of their own a pass is for one node, in all stages.
+ *
  * Before each batch the guest's own need is looked at: what is left when the
  * batch is gone must not be less than the floor (floor_mib).
  *
@@ -67,6 +73,8 @@ enum {
 	HPB_TAKE_COMPACT,
 	HPB_TAKE_RECLAIM,
 	HPB_TAKE_NOTHING,
+	HPB_TAKE_CONTIG,	/* the only stage for blocks beyond the allocator */
+	HPB_TAKE_NO_CONTIG,
 };
 
 /*
@@ -80,114 +88,6 @@ enum {
 			 __GFP_NORETRY)
 #define HPB_GFP_RECLAIM	(GFP_KERNEL | __GFP_NOWARN | __GFP_NOMEMALLOC | \
 			 __GFP_RETRY_MAYFAIL)
-
-void hpb_pool_init(struct hpb_pool *pool)
-{
-	INIT_LIST_HEAD(&pool->runs);
-	pool->blocks = 0;
-}
-
-static void hpb_pool_add(struct hpb *bh, struct hpb_pool *pool,
-			 struct hpb_range run, struct list_head *before)
-{
-	struct page *page = hpb_block_page(bh, run.first);
-
-	set_page_private(page, run.count);
-	list_add_tail(&page->lru, before);
-	pool->blocks += run.count;
-}
-
-static struct hpb_range hpb_pool_del(struct hpb *bh, struct hpb_pool *pool,
-				     struct page *page)
-{
-	struct hpb_range run = {
-		.first = hpb_page_block(bh, page),
-		.count = page_private(page),
-	};
-
-	list_del(&page->lru);
-	set_page_private(page, 0);
-	pool->blocks -= run.count;
-	return run;
-}
-
-void hpb_pool_put(struct hpb *bh, struct hpb_pool *pool, struct hpb_range run)
-{
-	lockdep_assert_held(&bh->lock);
-	if (run.count)
-		hpb_pool_add(bh, pool, run, &pool->runs);
-}
-
-unsigned long hpb_pool_clip(struct hpb *bh, struct hpb_pool *pool,
-			    struct hpb_range *r, unsigned int cap,
-			    unsigned int *nr, unsigned long max,
-			    u64 start, u64 end)
-{
-	unsigned long moved = 0;
-	struct page *page, *next;
-
-	lockdep_assert_held(&bh->lock);
-	list_for_each_entry_safe(page, next, &pool->runs, lru) {
-		struct hpb_range run = {
-			.first = hpb_page_block(bh, page),
-			.count = page_private(page),
-		};
-		struct hpb_range part = hpb_range_clip(&run, start, end);
-
-		if (*nr == cap || moved == max)
-			break;
-		if (!part.count)
-			continue;
-
-		hpb_pool_del(bh, pool, page);
-		/* What is before the part, the part, and what is behind. */
-		hpb_pool_put(bh, pool, hpb_range_cut(&run, part.first - run.first));
-		part = hpb_range_cut(&run, min3((unsigned long)part.count,
-						max - moved,
-						(unsigned long)bh->max_range));
-		if (run.count) {
-			/* Stays where the run was, and is looked at again. */
-			hpb_pool_add(bh, pool, run, &next->lru);
-			next = hpb_block_page(bh, run.first);
-		}
-		r[(*nr)++] = part;
-		moved += part.count;
-	}
-	return moved;
-}
-
-unsigned long hpb_pool_get(struct hpb *bh, struct hpb_pool *pool,
-			   struct hpb_range *r, unsigned int cap,
-			   unsigned int *nr, unsigned long max)
-{
-	return hpb_pool_clip(bh, pool, r, cap, nr, max, 0, U64_MAX);
-}
-
-unsigned long hpb_pool_count(struct hpb *bh, const struct hpb_pool *pool,
-			     u64 start, u64 end)
-{
-	unsigned long blocks = 0;
-	struct page *page;
-
-	lockdep_assert_held(&bh->lock);
-	list_for_each_entry(page, &pool->runs, lru) {
-		struct hpb_range run = {
-			.first = hpb_page_block(bh, page),
-			.count = page_private(page),
-		};
-
-		blocks += hpb_range_clip(&run, start, end).count;
-	}
-	return blocks;
-}
-
-void hpb_pool_move(struct hpb *bh, struct hpb_pool *to, struct hpb_pool *from)
-{
-	lockdep_assert_held(&bh->lock);
-	list_splice_tail_init(&from->runs, &to->runs);
-	to->blocks += from->blocks;
-	from->blocks = 0;
-}
 
 unsigned long hpb_node_free_blocks(int nid, unsigned int order, bool movable)
 {
@@ -224,12 +124,14 @@ static unsigned long hpb_spare_blocks(struct hpb *bh)
 
 static int hpb_fullest_node(struct hpb *bh, const struct hpb_take *take)
 {
-	unsigned long most = 0;
+	unsigned long n, most = 0;
 	int nid, best = NUMA_NO_NODE;
 
 	for_each_node_state(nid, N_MEMORY) {
-		unsigned long n = hpb_node_free_blocks(nid, bh->order, false);
+		if (take->nid != NUMA_NO_NODE && take->nid != nid)
+			continue;
 
+		n = hpb_node_free_blocks(nid, bh->order, false);
 		if (n > most && !node_isset(nid, take->empty)) {
 			most = n;
 			best = nid;
@@ -263,10 +165,25 @@ static struct page *hpb_alloc(struct hpb *bh, struct hpb_take *take, int nid,
 	case HPB_TAKE_FREE:
 		return alloc_pages_node(nid, gfp | HPB_GFP_FREE, bh->order);
 	case HPB_TAKE_COMPACT:
-		return alloc_pages(gfp | HPB_GFP_COMPACT, bh->order);
+		gfp |= HPB_GFP_COMPACT;
+		break;
+	case HPB_TAKE_RECLAIM:
+		gfp |= HPB_GFP_RECLAIM;
+		break;
 	default:
-		return alloc_pages(gfp | HPB_GFP_RECLAIM, bh->order);
+		return hpb_contig_take(bh, take);
 	}
+	if (take->nid == NUMA_NO_NODE)
+		return alloc_pages(gfp, bh->order);
+	return alloc_pages_node(take->nid, gfp | __GFP_THISNODE, bh->order);
+}
+
+static void hpb_free(struct hpb *bh, struct page *page)
+{
+	if (bh->order > HPB_MAX_ORDER)
+		hpb_contig_free(bh, page);
+	else
+		__free_pages(page, bh->order);
 }
 
 /* Blocks from one node (FREE) or anywhere; fewer than wanted ends the stage. */
@@ -283,6 +200,8 @@ static unsigned long hpb_take_stage(struct hpb *bh, struct hpb_take *take,
 			take->stage++;
 			return 0;
 		}
+	} else if (take->stage == HPB_TAKE_CONTIG) {
+		want = 1;
 	} else if (take->stage == HPB_TAKE_RECLAIM) {
 		want = min_t(unsigned long, want, HPB_RECLAIM_BATCH);
 	}
@@ -292,7 +211,7 @@ static unsigned long hpb_take_stage(struct hpb *bh, struct hpb_take *take,
 		struct page *page = hpb_alloc(bh, take, nid, gfp);
 
 		if (!page) {
-			if (nid != NUMA_NO_NODE)
+			if (take->stage == HPB_TAKE_FREE)
 				node_set(nid, take->empty);
 			else
 				take->stage++;
@@ -322,7 +241,10 @@ unsigned long hpb_take_blocks(struct hpb *bh, struct hpb_take *take,
 	}
 
 	slot->nr = 0;
-	while (!got && want && take->stage < HPB_TAKE_NOTHING) {
+	if (bh->order > HPB_MAX_ORDER && take->stage < HPB_TAKE_CONTIG)
+		take->stage = HPB_TAKE_CONTIG;
+	while (!got && want && take->stage != HPB_TAKE_NOTHING &&
+	       take->stage != HPB_TAKE_NO_CONTIG) {
 		/* What follows may take long, and must not keep anybody out. */
 		if (take->stage != HPB_TAKE_FREE)
 			hpb_mark_all(bh);
@@ -386,7 +308,7 @@ void hpb_return(struct hpb *bh, struct hpb_range run)
 			for (p = 0; p < 1U << bh->order; p++)
 				__ClearPageOffline(page + p);
 		hpb_account(bh, page, true);
-		__free_pages(page, bh->order);
+		hpb_free(bh, page);
 		cond_resched();
 	}
 	trace_hpb_returned(bh->vdev->index, 1, (u64)run.count << bh->shift);
@@ -397,7 +319,7 @@ void hpb_return_bare(struct hpb *bh, struct hpb_range run)
 	u32 b;
 
 	for (b = 0; b < run.count; b++)
-		__free_pages(hpb_block_page(bh, run.first + b), bh->order);
+		hpb_free(bh, hpb_block_page(bh, run.first + b));
 	trace_hpb_returned(bh->vdev->index, 1, (u64)run.count << bh->shift);
 }
 
@@ -409,7 +331,7 @@ void hpb_return_pool(struct hpb *bh, struct hpb_pool *pool)
 	for (;;) {
 		nr = 0;
 		spin_lock(&bh->lock);
-		hpb_pool_get(bh, pool, &run, 1, &nr, ULONG_MAX);
+		hpb_pool_get(bh, pool, HPB_ANYWHERE, &run, 1, &nr, ULONG_MAX);
 		spin_unlock(&bh->lock);
 		if (!nr)
 			break;

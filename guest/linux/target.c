@@ -52,14 +52,13 @@ static bool hpb_interrupted(struct hpb *bh, int seen)
 /* Deflating */
 
 static unsigned long hpb_fill_deflate(struct hpb *bh, struct hpb_pool *pool,
-				      struct hpb_slot *slot, unsigned long max,
-				      u64 start, u64 end)
+				      const struct hpb_where *where,
+				      struct hpb_slot *slot, unsigned long max)
 {
 	spin_lock(&bh->lock);
 	slot->from = pool;
-	slot->blocks = hpb_pool_clip(bh, pool, slot->ranges,
-				     hpb_slot_cap(bh, slot), &slot->nr, max,
-				     start, end);
+	slot->blocks = hpb_pool_get(bh, pool, where, slot->ranges,
+				    hpb_slot_cap(bh, slot), &slot->nr, max);
 	bh->deflating += slot->blocks;
 	spin_unlock(&bh->lock);
 	slot->nr = hpb_ranges_merge(slot->ranges, slot->nr, bh->max_range);
@@ -89,9 +88,8 @@ static void hpb_unfill(struct hpb *bh, struct hpb_slot *slot)
  * hpb_deflate_pass() - ask for blocks back
  * @bh:    balloon; @bh->op is held
  * @pool:  where the blocks are
+ * @where: part of memory they may come from
  * @want:  blocks to ask for
- * @start: first block of the part of memory they may come from
- * @end:   first block behind it
  * @seen:  value of @bh->kicks at which to go on, NULL: go on in any case
  * @tally: added to
  *
@@ -100,7 +98,7 @@ static void hpb_unfill(struct hpb *bh, struct hpb_slot *slot)
  * waits are bounded.
  */
 static void hpb_deflate_pass(struct hpb *bh, struct hpb_pool *pool,
-			     unsigned long want, u64 start, u64 end,
+			     const struct hpb_where *where, unsigned long want,
 			     const int *seen, struct hpb_tally *tally)
 {
 	struct hpb_slot *slot;
@@ -114,7 +112,7 @@ static void hpb_deflate_pass(struct hpb *bh, struct hpb_pool *pool,
 		slot = hpb_next_slot(bh, VIRTIO_BALLOON_HP_REQ_DEFLATE, tally);
 		if (!slot)
 			break;
-		n = hpb_fill_deflate(bh, pool, slot, n, start, end);
+		n = hpb_fill_deflate(bh, pool, where, slot, n);
 		if (!n) {
 			hpb_slot_put(bh, slot, HPB_SLOT_FREE);
 			break;
@@ -135,25 +133,25 @@ unsigned long hpb_deflate_all(struct hpb *bh)
 	struct hpb_tally tally = {};
 
 	hpb_mark_all(bh);
-	hpb_deflate_pass(bh, &bh->undo, ULONG_MAX, 0, U64_MAX, NULL, &tally);
-	hpb_deflate_pass(bh, &bh->held, ULONG_MAX, 0, U64_MAX, NULL, &tally);
+	hpb_deflate_pass(bh, &bh->undo, HPB_ANYWHERE, ULONG_MAX, NULL, &tally);
+	hpb_deflate_pass(bh, &bh->held, HPB_ANYWHERE, ULONG_MAX, NULL, &tally);
 	return hpb_out(bh) + bh->undo.blocks + bh->deflating;
 }
 
-int hpb_deflate_window(struct hpb *bh, u64 start, u64 end)
+int hpb_deflate_window(struct hpb *bh, const struct hpb_where *where)
 {
 	struct hpb_tally tally = {};
 	unsigned long left;
 
 	hpb_mark_all(bh);
-	hpb_deflate_pass(bh, &bh->undo, ULONG_MAX, start, end, NULL, &tally);
-	hpb_deflate_pass(bh, &bh->held, ULONG_MAX, start, end, NULL, &tally);
+	hpb_deflate_pass(bh, &bh->undo, where, ULONG_MAX, NULL, &tally);
+	hpb_deflate_pass(bh, &bh->held, where, ULONG_MAX, NULL, &tally);
 	hpb_count(bh, HPB_C_OFFLINE_BLOCKS, tally.done);
 
 	spin_lock(&bh->lock);
-	left = hpb_pool_count(bh, &bh->held, start, end) +
-	       hpb_pool_count(bh, &bh->fresh, start, end) +
-	       hpb_pool_count(bh, &bh->undo, start, end);
+	left = hpb_pool_count(bh, &bh->held, where) +
+	       hpb_pool_count(bh, &bh->fresh, where) +
+	       hpb_pool_count(bh, &bh->undo, where);
 	/* Requests without an answer may hold blocks from anywhere. */
 	left += bh->inflating + bh->deflating;
 	spin_unlock(&bh->lock);
@@ -166,8 +164,10 @@ static unsigned long hpb_fill_inflate(struct hpb *bh, struct hpb_take *take,
 				      struct hpb_slot *slot, unsigned long want,
 				      enum hpb_stop *why)
 {
+	struct hpb_where where = { .end = U64_MAX, .nid = take->nid };
+
 	spin_lock(&bh->lock);
-	slot->blocks = hpb_pool_get(bh, &bh->idle, slot->ranges,
+	slot->blocks = hpb_pool_get(bh, &bh->idle, &where, slot->ranges,
 				    hpb_slot_cap(bh, slot), &slot->nr, want);
 	spin_unlock(&bh->lock);
 	slot->from = slot->blocks ? &bh->idle : NULL;
@@ -205,17 +205,19 @@ static int hpb_send_inflate(struct hpb *bh, struct hpb_slot *slot,
 /**
  * hpb_inflate_pass() - give blocks up until @target are out
  * @bh:     balloon; @bh->op is held
- * @target: blocks
+ * @nid:    node they have to come from, NUMA_NO_NODE: any
+ * @target: blocks, of all nodes
  * @seen:   value of @bh->kicks at which to go on
  * @tally:  added to
  *
  * Return: why no more blocks could be had, or HPB_STOP_NONE.
  */
-static enum hpb_stop hpb_inflate_pass(struct hpb *bh, unsigned long target,
-				      int seen, struct hpb_tally *tally)
+static enum hpb_stop hpb_inflate_pass(struct hpb *bh, int nid,
+				      unsigned long target, int seen,
+				      struct hpb_tally *tally)
 {
 	enum hpb_stop why = HPB_STOP_NONE;
-	struct hpb_take take = {};
+	struct hpb_take take = { .nid = nid };
 	struct hpb_slot *slot;
 	unsigned long out;
 	int err;
@@ -263,9 +265,11 @@ static u64 hpb_read_requested(struct hpb *bh)
 	return requested;
 }
 
-static void hpb_note_target(struct hpb *bh, u64 requested)
+static void hpb_note_target(struct hpb *bh)
 {
-	if (requested == bh->requested)
+	u64 requested = hpb_read_requested(bh);
+
+	if (!hpb_nodes_read(bh) && requested == bh->requested)
 		return;
 	bh->requested = requested;
 	bh->backoff = 0;
@@ -341,12 +345,63 @@ static void hpb_undo(struct hpb *bh, struct hpb_tally *tally)
 
 	while (bh->undo.blocks) {
 		mine = (struct hpb_tally){};
-		hpb_deflate_pass(bh, &bh->undo, bh->undo.blocks, 0, U64_MAX,
+		hpb_deflate_pass(bh, &bh->undo, HPB_ANYWHERE, bh->undo.blocks,
 				 NULL, &mine);
 		hpb_tally_add(tally, mine.done, mine.failed, mine.err);
 		if (!mine.done)
 			break;
 	}
+}
+
+/* Inflate until @target blocks are out, if this is a time for it. */
+static enum hpb_stop hpb_inflate(struct hpb *bh, int nid, unsigned long target,
+				 int seen, struct hpb_tally *tally)
+{
+	if (hpb_oom_recent(bh)) {
+		hpb_return_pool(bh, &bh->idle);
+		return HPB_STOP_OOM;
+	}
+	/* Not before the last trouble of this kind is over. */
+	if (bh->undo.blocks)
+		return HPB_STOP_NONE;
+	return hpb_inflate_pass(bh, nid, target, seen, tally);
+}
+
+/* Bring each node to its target. First what gives memory to the guest. */
+static enum hpb_stop hpb_move_nodes(struct hpb *bh, int seen,
+				    struct hpb_tally *tally)
+{
+	enum hpb_stop why = HPB_STOP_NONE, mine;
+	int nid;
+
+	for_each_node_state(nid, N_MEMORY) {
+		struct hpb_where where = { .end = U64_MAX, .nid = nid };
+		unsigned long held = hpb_node_out(bh, nid);
+
+		if (held > bh->node_target[nid])
+			hpb_deflate_pass(bh, &bh->held, &where,
+					 held - bh->node_target[nid], &seen,
+					 tally);
+	}
+	for_each_node_state(nid, N_MEMORY) {
+		unsigned long held = hpb_node_out(bh, nid);
+
+		if (held >= bh->node_target[nid] || hpb_interrupted(bh, seen))
+			continue;
+		mine = hpb_inflate(bh, nid, hpb_out(bh) +
+				   bh->node_target[nid] - held, seen, tally);
+		if (mine != HPB_STOP_NONE)
+			why = mine;
+	}
+	return why;
+}
+
+/* Return: whether what is out is what should be. */
+static bool hpb_reached(struct hpb *bh, unsigned long target)
+{
+	if (bh->undo.blocks)
+		return false;
+	return bh->by_node ? hpb_nodes_reached(bh) : hpb_out(bh) == target;
 }
 
 /* One pass towards @target blocks. Return: why it stopped short, or NONE. */
@@ -360,18 +415,13 @@ static enum hpb_stop hpb_pass(struct hpb *bh, unsigned long target, int seen,
 	hpb_mark_all(bh);
 	hpb_undo(bh, tally);
 	held = hpb_out(bh);
-	if (target > held) {
-		if (hpb_oom_recent(bh)) {
-			hpb_return_pool(bh, &bh->idle);
-			return HPB_STOP_OOM;
-		}
-		/* Not before the last trouble of this kind is over. */
-		if (!bh->undo.blocks)
-			why = hpb_inflate_pass(bh, target, seen, tally);
-	} else if (target < held) {
-		hpb_deflate_pass(bh, &bh->held, held - target, 0, U64_MAX,
+	if (bh->by_node)
+		why = hpb_move_nodes(bh, seen, tally);
+	else if (target > held)
+		why = hpb_inflate(bh, NUMA_NO_NODE, target, seen, tally);
+	else if (target < held)
+		hpb_deflate_pass(bh, &bh->held, HPB_ANYWHERE, held - target,
 				 &seen, tally);
-	}
 	hpb_undo(bh, tally);
 	/* Only now, so that the pass does not take them a second time. */
 	hpb_return_pool(bh, &bh->refused);
@@ -379,7 +429,7 @@ static enum hpb_stop hpb_pass(struct hpb *bh, unsigned long target, int seen,
 	if (hpb_out(bh) >= target || !hpb_interrupted(bh, seen))
 		hpb_return_pool(bh, &bh->idle);
 
-	if (hpb_out(bh) == target && !bh->undo.blocks)
+	if (hpb_reached(bh, target))
 		return HPB_STOP_NONE;
 	if (hpb_stop_for(tally->err) != HPB_STOP_NONE)
 		return hpb_stop_for(tally->err);
@@ -401,7 +451,7 @@ static void hpb_follow(struct hpb *bh)
 		    !hpb_running(bh) || hpb_failed(bh))
 			return;
 
-		hpb_note_target(bh, hpb_read_requested(bh));
+		hpb_note_target(bh);
 		target = min_t(u64, bh->requested >> bh->shift, ULONG_MAX);
 		stop = hpb_pass(bh, target, seen, &tally);
 		if (hpb_interrupted(bh, seen)) {
@@ -413,7 +463,7 @@ static void hpb_follow(struct hpb *bh)
 			hpb_stop_for_now(bh, stop, &tally);
 			return;
 		}
-		if (hpb_out(bh) == target && !bh->undo.blocks) {
+		if (hpb_reached(bh, target)) {
 			hpb_set_stop(bh, HPB_STOP_NONE);
 			bh->backoff = 0;
 			return;

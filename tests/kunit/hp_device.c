@@ -70,9 +70,12 @@ static void hp_get(struct virtio_device *vdev, unsigned int offset, void *buf,
 {
 	struct hp_dev *dev = to_hp_dev(vdev);
 	unsigned long flags;
+	size_t size;
 
 	spin_lock_irqsave(&dev->config_lock, flags);
-	if (offset <= sizeof(dev->config) && len <= sizeof(dev->config) - offset)
+	size = sizeof(dev->config) +
+	       le32_to_cpu(dev->config.nr_nodes) * sizeof(*dev->node);
+	if (offset <= size && len <= size - offset)
 		memcpy(buf, (u8 *)&dev->config + offset, len);
 	else
 		hp_offence(dev, 5, "config read of %u at %u, which is no field",
@@ -286,6 +289,9 @@ static void hp_dev_defaults(struct hp_dev *dev, const struct hp_params *params)
 	dev->config.preferred = cpu_to_le64(p->preferred);
 	dev->config.unit = cpu_to_le64(p->unit);
 	dev->config.max_ranges = cpu_to_le32(p->max_ranges);
+	dev->config.nr_nodes = cpu_to_le32(p->nr_nodes);
+	for (i = 0; i < HP_NODES; i++)
+		dev->node[i].requested = cpu_to_le64(VIRTIO_BALLOON_HP_NODE_ANY);
 	if (p->lie)
 		dev->config = *p->lie;
 
@@ -390,8 +396,28 @@ bool hp_dev_is_driven(struct hp_dev *dev)
 
 void hp_dev_request(struct hp_dev *dev, u64 bytes)
 {
+	unsigned int i;
+
 	spin_lock_irq(&dev->config_lock);
+	for (i = 0; i < HP_NODES; i++)
+		dev->node[i].requested = cpu_to_le64(VIRTIO_BALLOON_HP_NODE_ANY);
 	dev->config.requested = cpu_to_le64(bytes);
+	dev->generation++;
+	spin_unlock_irq(&dev->config_lock);
+	hp_irq(dev, HP_IRQ_CONFIG);
+}
+
+void hp_dev_request_nodes(struct hp_dev *dev, const u64 bytes[HP_NODES])
+{
+	u64 sum = 0;
+	unsigned int i;
+
+	spin_lock_irq(&dev->config_lock);
+	for (i = 0; i < HP_NODES; i++) {
+		dev->node[i].requested = cpu_to_le64(bytes[i]);
+		sum += bytes[i];
+	}
+	dev->config.requested = cpu_to_le64(sum);
 	dev->generation++;
 	spin_unlock_irq(&dev->config_lock);
 	hp_irq(dev, HP_IRQ_CONFIG);

@@ -98,6 +98,9 @@ struct hp_request {
 	struct kvec wvec[HP_CHAIN];
 };
 
+/* Most nodes that a device can have here */
+#define HP_NODES 3
+
 /* Decides a request; called with hp_dev.lock held, before the answer. */
 typedef void hp_decide_fn(struct hp_dev *dev, struct hp_request *req);
 
@@ -113,6 +116,8 @@ typedef void hp_decide_fn(struct hp_dev *dev, struct hp_request *req);
  * @max_ranges: 0 for two less than the queue size
  * @decide:     verdicts from the first request on
  * @decide_all: also on requests that the device itself refuses in part
+ * @nr_nodes:   entries for nodes, with their feature in @features; UML has one
+ *              node, so that all but the first are unknown to the driver
  * @lie:        configuration to show, whatever the device does
  */
 struct hp_params {
@@ -126,6 +131,7 @@ struct hp_params {
 	u32 max_ranges;
 	hp_decide_fn *decide;
 	bool decide_all;
+	u32 nr_nodes;
 	const struct virtio_balloon_hp_config *lie;
 };
 
@@ -184,6 +190,7 @@ struct hp_dev {
 	struct mutex lock;
 	spinlock_t config_lock;
 	struct virtio_balloon_hp_config config;
+	struct virtio_balloon_hp_node node[HP_NODES];	/* right behind it */
 	u32 generation;
 	u8 status;
 	bool silent;
@@ -234,6 +241,12 @@ void hp_dev_free(struct hp_dev *dev);
 
 /* Whether a driver is bound and has set DRIVER_OK. */
 bool hp_dev_is_driven(struct hp_dev *dev);
+
+/*
+ * Sets targets of nodes (VIRTIO_BALLOON_HP_NODE_ANY: none) and their sum, with
+ * the interrupt. hp_dev_request() takes them back.
+ */
+void hp_dev_request_nodes(struct hp_dev *dev, const u64 bytes[HP_NODES]);
 
 /* Changes config.requested, with the configuration change interrupt. */
 void hp_dev_request(struct hp_dev *dev, u64 bytes);
