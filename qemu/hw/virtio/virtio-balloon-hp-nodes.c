@@ -189,8 +189,8 @@ static void vbhp_node_sizes_get(Object *obj, Visitor *v, const char *name,
                                 void *opaque, Error **errp)
 {
     VirtIOBalloonHP *s = VIRTIO_BALLOON_HP(obj);
-    g_autoptr(uint64List) list = NULL;
-    uint64List **tail = &list, *sizes;
+    g_autoptr(int64List) list = NULL;
+    int64List **tail = &list, *sizes;
     uint64_t ram[MAX_NODES];
 
     if (s->node_requested) {
@@ -200,7 +200,7 @@ static void vbhp_node_sizes_get(Object *obj, Visitor *v, const char *name,
         }
     }
     sizes = list;
-    visit_type_uint64List(v, name, &sizes, errp);
+    visit_type_int64List(v, name, &sizes, errp);
 }
 
 /* Whether nodes can have targets now. */
@@ -237,16 +237,22 @@ static void vbhp_node_sizes_set(Object *obj, Visitor *v, const char *name,
                                 void *opaque, Error **errp)
 {
     VirtIOBalloonHP *s = VIRTIO_BALLOON_HP(obj);
-    g_autoptr(uint64List) sizes = NULL;
+    g_autoptr(int64List) sizes = NULL;
     uint64_t ram[MAX_NODES], nodes[MAX_NODES], sum = 0;
     bool all_zero = true;
     unsigned n = 0;
 
-    if (!visit_type_uint64List(v, name, &sizes, errp) ||
+    /* Signed, as in the command balloon: the visitor takes -1 for 2^64 - 1 */
+    if (!visit_type_int64List(v, name, &sizes, errp) ||
         !vbhp_nodes_check(s, name, errp)) {
         return;
     }
-    for (uint64List *e = sizes; e; e = e->next) {
+    for (int64List *e = sizes; e; e = e->next) {
+        if (e->value < 0) {
+            error_setg(errp, "%s: %" PRId64 " is not a size; node %u needs one "
+                       "of at least 0 bytes", name, e->value, n);
+            return;
+        }
         all_zero &= !e->value;
         n++;
     }
@@ -262,7 +268,7 @@ static void vbhp_node_sizes_set(Object *obj, Visitor *v, const char *name,
     }
     vbhp_nodes_ram(s, ram);
     n = 0;
-    for (uint64List *e = sizes; e; e = e->next, n++) {
+    for (int64List *e = sizes; e; e = e->next, n++) {
         nodes[n] = vbhp_node_requested(s, n, ram[n], e->value);
         sum += nodes[n];
     }
@@ -273,7 +279,7 @@ void vbhp_nodes_instance_init(Object *obj)
 {
     object_property_add(obj, "nodes", "sizes by NUMA node", vbhp_nodes_get,
                         NULL, NULL, NULL);
-    object_property_add(obj, "node-sizes", "uint64List", vbhp_node_sizes_get,
+    object_property_add(obj, "node-sizes", "int64List", vbhp_node_sizes_get,
                         vbhp_node_sizes_set, NULL, NULL);
 }
 
