@@ -245,6 +245,7 @@ void hpb_add_target_tests(void);
 void hpb_add_memory_tests(void);
 void hpb_add_machine_tests(void);
 void hpb_add_migrate_tests(void);
+void hpb_add_nodes_tests(void);
 void hpb_add_stress_tests(void);
 
 #endif

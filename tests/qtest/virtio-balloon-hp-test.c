@@ -28,6 +28,7 @@ int main(int argc, char **argv)
     hpb_add_memory_tests();
     hpb_add_machine_tests();
     hpb_add_migrate_tests();
+    hpb_add_nodes_tests();
     hpb_add_stress_tests();
 
     return g_test_run();

@@ -73,6 +73,8 @@ struct VirtIOBalloonHP {
     uint64_t preferred;         /* bytes, power of two, at least unit */
     uint32_t max_ranges;        /* descriptors with range bytes a request */
     uint64_t requested;         /* bytes the driver should have out */
+    unsigned nr_nodes;          /* in the configuration; 0: no feature */
+    uint64_t *node_requested;   /* bytes by node, sum is requested; or NULL */
     uint64_t actual;            /* bytes that are out: sum over blocks */
     bool target_is_new;         /* set while waiting for incoming state */
     bool config_pending;        /* tell the driver when the VM runs */
@@ -96,6 +98,8 @@ struct VirtIOBalloonHP {
     VbhpSavedBlock *saved;
     uint64_t saved_unit;
     uint64_t saved_requested;
+    uint32_t saved_nr_nodes;    /* 0: the state had no targets of nodes */
+    uint64_t *saved_node_requested;
 
     /* statistics */
     VirtQueueElement *stats_elem;
