@@ -44,6 +44,26 @@ def wait_actual(guest: Guest, size: int, timeout: float = RESIZE_SECONDS, tolera
         time.sleep(POLL_SECONDS)
 
 
+def set_node_targets(guest: Guest, sizes: list[int]) -> None:
+    """Ask for a size in bytes of each NUMA node of the guest."""
+    guest.qmp.execute("qom-set", path=qom_path(), property="node-sizes", value=sizes)
+
+
+def nodes(guest: Guest) -> list[dict[str, Any]]:
+    """What the device says of the guest's NUMA nodes."""
+    return guest.qmp.qom_get(qom_path(), "nodes")
+
+
+def wait_nodes(guest: Guest, sizes: list[int], timeout: float = RESIZE_SECONDS) -> None:
+    """Wait until each node has that size in bytes."""
+    deadline = time.monotonic() + timeout
+    while (now := [node["actual-size"] for node in nodes(guest)]) != sizes:
+        if time.monotonic() > deadline:
+            raise BalloonError(f"nodes of guest {guest.name} have {[n // MIB for n in now]} MiB {timeout:g} s after they were "
+                               f"asked to go to {[n // MIB for n in sizes]} MiB; its console ends:\n{guest.console.tail()}")
+        time.sleep(POLL_SECONDS)
+
+
 def resize(guest: Guest, size: int, timeout: float = RESIZE_SECONDS) -> float:
     """Go to a size; returns the seconds from the command until query-balloon shows it."""
     start = time.perf_counter()

@@ -62,16 +62,30 @@ def process(pid: int) -> Mapping:
     return total
 
 
-def memfd_allocated(pid: int) -> int:
-    """Bytes that the process's memfds occupy (their resident size does not show holes at once)."""
+def memfd_allocated(pid: int, name: str = "/memfd:") -> int:
+    """Bytes that the process's memfds, or other open files of that name, occupy (the resident size does not show holes at once)."""
     total = 0
     for entry in Path(f"/proc/{pid}/fd").iterdir():
         try:
-            if "/memfd:" in os.readlink(entry):
+            if name in os.readlink(entry):
                 total += os.stat(entry).st_blocks * 512
         except OSError:
             continue
     return total
+
+
+def pool_free(kib: int = 2048) -> int:
+    """Free huge pages of that size that nobody has reserved."""
+    pool = Path(f"/sys/kernel/mm/hugepages/hugepages-{kib}kB")
+    free, reserved = (int((pool / name).read_text(encoding="utf-8")) for name in ("free_hugepages", "resv_hugepages"))
+    return free - reserved
+
+
+def meminfo(field: str) -> int:
+    """A field of the host's /proc/meminfo, in bytes."""
+    match = re.search(rf"^{field}:\s+(\d+) kB$", Path("/proc/meminfo").read_text(encoding="utf-8"), re.M)
+    assert match, f"/proc/meminfo has no {field}"
+    return int(match[1]) * 1024
 
 
 def context_switches(pid: int) -> dict[str, int]:
