@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 
 from hpbtest import hostmem
-from hpbtest.balloon import actual, counters, driver_status, resize, set_target, wait_actual
+from hpbtest.balloon import actual, counters, driver_status, qom_path, resize, set_target, wait_actual
 from hpbtest.guest import MIB
 
+GIB = 1024 * MIB
 HUGE = 2 * MIB
 LARGE = 1024 * MIB
 SMALL = 400 * MIB
@@ -46,6 +47,28 @@ def hog(left):
         yield
     finally:
         os.close(fd)
+
+
+@contextmanager
+def more_pages(kib, pages):
+    """So many more huge pages of that size in the host's pool."""
+    path = Path(f"/sys/kernel/mm/hugepages/hugepages-{kib}kB/nr_hugepages")
+    if not path.exists():
+        pytest.skip(f"this host has no huge pages of {kib} KiB")
+    before = int(path.read_text(encoding="utf-8"))
+    got = 0
+    try:
+        try:
+            path.write_text(str(before + pages), encoding="utf-8")
+        except OSError as error:
+            pytest.skip(f"needs the right to write {path} (root): {error}")
+        got = int(path.read_text(encoding="utf-8")) - before
+        if got < pages:
+            pytest.skip(f"needs {pages} more huge pages of {kib} KiB, this host has memory for {got}")
+        yield
+    finally:
+        if got:
+            path.write_text(str(int(path.read_text(encoding="utf-8")) - got), encoding="utf-8")
 
 
 @pytest.fixture
@@ -202,3 +225,34 @@ def test_huge_pages_after_ten_cycles(boot):
         if huge >= 0.98 * fresh:
             break
         assert time.monotonic() < deadline, f"{huge // MIB} MiB in huge pages, {fresh // MIB} MiB when it was fresh"
+
+
+def test_units_of_one_gibibyte(boot, series):
+    """Nothing less can be given up: the guest empties whole gibibytes of its memory, and gets them back.
+
+    Of 8 GiB some four have nothing of the kernel in them, which cannot be moved.
+    """
+    guest = boot(series, memory=8 * 1024, append="hpb.touch=900 hpb.pattern=64", options={"unit": "1G"})
+    resize(guest, 6 * GIB)
+    assert counters(guest)["inflate"]["bytes"] == 2 * GIB
+    guest.console.wait_pattern(more=1, passes=1)
+    resize(guest, 8 * GIB)
+    assert "TOUCHED 2000" in guest.run("hpb-touch -s 2000").output
+    resize(guest, 7 * GIB)
+    guest.console.wait_pattern(more=1, passes=1)
+
+
+def test_pages_of_one_gibibyte(boot):
+    """On huge pages of that size: the unit is the page size, and the pool gets what is ballooned."""
+    pages = 4
+    with more_pages(1024 * 1024, pages):
+        guest = boot(memory=pages * 1024, append="hpb.touch=900 hpb.pattern=64", machine="pc,memory-backend=m",
+                     args=["-object", f"memory-backend-memfd,id=m,size={pages}G,hugetlb=on,hugetlbsize=1G,prealloc=on"])
+        assert guest.qmp.qom_get(qom_path(), "unit") == GIB
+        before = hostmem.pool_free(1024 * 1024)
+        resize(guest, (pages - 1) * GIB)
+        assert hostmem.pool_free(1024 * 1024) - before == 1
+        guest.console.wait_pattern(more=1, passes=1)
+        resize(guest, pages * GIB)
+        assert hostmem.pool_free(1024 * 1024) == before
+        guest.console.wait_pattern(more=1, passes=1)
