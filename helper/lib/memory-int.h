@@ -5,6 +5,7 @@
  *   backing.c   which kind of memory a description is, and what may be done
  *   memory.c    HpbMemory: creation, checks that need no kernel, questions
  *   discard.c   free ranges
+ *   headroom.c  what the host can provide
  *   names.c     words and outcomes
  *   sysops.c    the real system calls
  *
@@ -72,5 +73,9 @@ HpbMemory *hpb_memory_new_with_ops(const HpbMemoryDesc *desc,
  * page_size is what that says, 0 for unknown.
  */
 gboolean hpb_backing_detect(HpbMemory *mem, GError **errp);
+
+/* hpb_memory_headroom() with @root in front of the paths that are read. */
+uint64_t hpb_headroom_at(const char *root, const HpbMemory *mem, char *text,
+                         size_t size);
 
 #endif /* HPB_MEMORY_INT_H */

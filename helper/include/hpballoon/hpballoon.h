@@ -10,5 +10,6 @@
 #include <hpballoon/error.h>
 #include <hpballoon/memory.h>
 #include <hpballoon/discard.h>
+#include <hpballoon/headroom.h>
 
 #endif /* HPBALLOON_HPBALLOON_H */
