@@ -93,6 +93,8 @@ static void vbhp_block_add(VirtIOBalloonHP *s, const VbhpRegion *region)
     blk->rb = region->mr->ram_block;
     blk->node = region->node;
     blk->nr_units = blk->rb->used_length / s->unit;
+    blk->provide = s->prealloc ||
+                   blk->rb->page_size > qemu_real_host_page_size();
     vbhp_memory_open(blk);
     QTAILQ_INSERT_TAIL(&s->blocks, blk, next);
     trace_virtio_balloon_hp_block(blk->rb->idstr, blk->nr_units, true);
@@ -108,6 +110,7 @@ static void vbhp_block_drop(VirtIOBalloonHP *s, VbhpBlock *blk)
     s->actual -= blk->nr_out * s->unit;
     blk->nr_out = 0;
     blk->gone = true;
+    vbhp_refusal_forget(s, blk->rb->idstr);
     if (!blk->users) {
         vbhp_block_free(blk);
     }
@@ -389,6 +392,7 @@ void vbhp_state_reset(VirtIOBalloonHP *s)
     }
     g_assert(!s->actual);
     s->zero_unknown = false;
+    vbhp_refusal_forget(s, NULL);
     if (changed) {
         vbhp_actual_changed(s);
     }

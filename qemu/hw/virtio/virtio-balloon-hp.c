@@ -324,6 +324,8 @@ static void vbhp_instance_init(Object *obj)
 
     vbhp_stats_instance_init(obj);
     vbhp_nodes_instance_init(obj);
+    vbhp_memory_instance_init(obj);
+    vbhp_provide_instance_init(obj);
     object_property_add(obj, "counters", "what the device has done",
                         vbhp_counters_get, NULL, NULL, NULL);
     object_property_add_uint64_ptr(obj, "requested-size", &s->requested,
@@ -349,6 +351,8 @@ static const Property vbhp_properties[] = {
                       VIRTIO_BALLOON_HP_F_DEFLATE_ON_OOM, false),
     DEFINE_PROP_BIT64("free-page-reporting", VirtIOBalloonHP, host_features,
                       VIRTIO_BALLOON_HP_F_REPORTING, false),
+    /* Memory is there before the guest is told that it has it. */
+    DEFINE_PROP_BOOL("prealloc", VirtIOBalloonHP, prealloc, false),
     /* Targets of NUMA nodes, if the machine has nodes with memory each. */
     DEFINE_PROP_BIT64("node-targets", VirtIOBalloonHP, host_features,
                       VIRTIO_BALLOON_HP_F_NODES, true),
