@@ -216,8 +216,8 @@ VbhpBlock *vbhp_block_of(VirtIOBalloonHP *s,
 VbhpBlock *vbhp_block_by_name(VirtIOBalloonHP *s, const char *idstr);
 /* Whether the host can free units of @blk at all */
 bool vbhp_block_frees(VirtIOBalloonHP *s, const VbhpBlock *blk);
-/* Page size of the ordinary RAM's backing, bytes; the largest if they differ */
-uint64_t vbhp_largest_page(void);
+/* Page sizes of the ordinary RAM's backings, bytes */
+void vbhp_page_sizes(uint64_t *smallest, uint64_t *largest);
 /* Range size that suits all ordinary RAM, bytes, a power of two */
 uint64_t vbhp_preferred_range(VirtIOBalloonHP *s);
 /*

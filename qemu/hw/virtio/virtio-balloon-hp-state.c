@@ -289,17 +289,18 @@ bool vbhp_block_frees(VirtIOBalloonHP *s, const VbhpBlock *blk)
     return blk->mem && blk->rb->page_size <= s->unit;
 }
 
-uint64_t vbhp_largest_page(void)
+void vbhp_page_sizes(uint64_t *smallest, uint64_t *largest)
 {
     g_autoptr(GArray) regions = vbhp_collect_regions();
-    uint64_t largest = 0;
 
+    *smallest = UINT64_MAX;
+    *largest = 0;
     for (guint i = 0; i < regions->len; i++) {
-        MemoryRegion *mr = g_array_index(regions, VbhpRegion, i).mr;
+        RAMBlock *rb = g_array_index(regions, VbhpRegion, i).mr->ram_block;
 
-        largest = MAX(largest, mr->ram_block->page_size);
+        *smallest = MIN(*smallest, rb->page_size);
+        *largest = MAX(*largest, rb->page_size);
     }
-    return largest;
 }
 
 unsigned vbhp_ram_nodes(void)
@@ -323,7 +324,7 @@ uint64_t vbhp_preferred_range(VirtIOBalloonHP *s)
 
     vbhp_blocks_refresh(s);
     QTAILQ_FOREACH(blk, &s->blocks, next) {
-        if (blk->mem) {
+        if (vbhp_block_frees(s, blk)) {
             preferred = MAX(preferred, hpb_memory_preferred_range(blk->mem));
         }
     }
