@@ -6,10 +6,13 @@
  *   memory.c    HpbMemory: creation, checks that need no kernel, questions
  *   discard.c   free ranges
  *   headroom.c  what the host can provide
+ *   populate.c  provide memory for ranges
+ *   work.c      go through the ranges of a request, slice by slice
  *   names.c     words and outcomes
  *   sysops.c    the real system calls
  *
- * Calls go from discard.c and memory.c to the others only.
+ * Calls go down from memory.c, discard.c and populate.c; populate.c frees what
+ * it cannot use.
  *
  * System calls go through a table so that tests make each of them fail, one by
  * one, in the process that runs the test. Rejected: LD_PRELOAD (does not reach
@@ -39,9 +42,10 @@ typedef struct HpbSysOps {
 extern const HpbSysOps hpb_sysops;
 
 /*
- * Everything but method and the counters is constant after creation. method
- * only ever goes from DONTNEED to DONTNEED_LOCKED: a reader that sees the old
- * value merely makes one call more. lock protects counters; it is not a GMutex
+ * Everything but the methods and the counters is constant after creation. They
+ * only ever go one way, DONTNEED to DONTNEED_LOCKED and POPULATE_WRITE to
+ * FALLOCATE: a reader that sees the old value merely makes one call more. lock
+ * protects the counters; it is not a GMutex
  * because the thread sanitizer cannot see those.
  */
 struct HpbMemory {
@@ -58,10 +62,40 @@ struct HpbMemory {
     HpbBacking backing;
     gboolean discard_zeroes;
     _Atomic int method;     /* HpbMethod */
+    _Atomic int populate_method;    /* HpbPopulateMethod */
 
     pthread_mutex_t lock;
-    HpbDiscardCounters counters;
+    HpbCounters discarded;
+    HpbCounters populated;
 };
+
+/* One request: a list of ranges, and what to do with them (work.c) */
+typedef struct HpbWork HpbWork;
+struct HpbWork {
+    HpbMemory *mem;
+    const HpbRange *ranges;
+    size_t n;
+    HpbResult *results;         /* or NULL */
+    const int *cancel;          /* or NULL */
+    /*
+     * Ranges are multiples of it, and so is what counts as done of a range that
+     * fails. 0: of the page size, and a range is tried as a whole.
+     */
+    uint64_t step;
+    /* One try at a slice: 0 or a negative errno. Counts its system calls. */
+    int (*call)(HpbWork *work, uint64_t offset, uint64_t length);
+    /* What to do with the part of a range that failed, or NULL */
+    void (*undo)(HpbWork *work, uint64_t offset, uint64_t length);
+    gboolean stopped;           /* cancel was seen once */
+    HpbCounters count;
+};
+
+/* Answer all ranges, and add to @sum, under the lock. True: all were done. */
+gboolean hpb_work_run(HpbWork *work, HpbCounters *sum);
+gboolean hpb_work_canceled(HpbWork *work);
+
+/* HpbWork.call that frees */
+int hpb_discard_call(HpbWork *work, uint64_t offset, uint64_t length);
 
 /* hpb_memory_new() with other system calls. @ops outlives the result. */
 HpbMemory *hpb_memory_new_with_ops(const HpbMemoryDesc *desc,

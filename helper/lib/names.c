@@ -102,3 +102,16 @@ const char *hpb_method_name(HpbMethod method)
     }
     return "unknown";
 }
+
+const char *hpb_populate_method_name(HpbPopulateMethod method)
+{
+    switch (method) {
+    case HPB_POPULATE_WRITE:
+        return "populate-write";
+    case HPB_POPULATE_FALLOCATE:
+        return "fallocate";
+    case HPB_POPULATE_NONE:
+        return "none";
+    }
+    return "unknown";
+}

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Coming and going: plug, unplug, module, unbind, reboot, suspend, pause, drivers that are not there."""
+"""Coming and going: plug, unplug, module, unbind, reboot, kexec, suspend, hibernation, pause, drivers that are not there."""
 from __future__ import annotations
 
 import pytest
 
+from hpbtest import settings
 from hpbtest.balloon import actual, resize, set_target, wait_actual
 from hpbtest.guest import BALLOON_ID, MIB, OURS, STOCK, GuestError
 from hpbtest.qmp import QmpError
 
+HIBERNATE_SECONDS = 120.0
 SYSFS = "/sys/bus/virtio/drivers/virtio_balloon_hp"
 
 
@@ -93,6 +95,51 @@ def test_suspend_to_ram_with_a_full_balloon(boot, series):
     wait_actual(guest, 256 * MIB)
     resize(guest, 512 * MIB)
     resize(guest, 300 * MIB)
+    guest.console.wait_pattern(more=1, passes=1)
+
+
+def test_hibernation_with_a_full_balloon(boot, series, tmp_path):
+    """To disk and back: what is out is not in the image; the guest goes on, with its memory right, in another machine."""
+    disk = tmp_path / "swap"
+    with disk.open("wb") as file:
+        file.truncate(1024 * MIB)
+    devices = ["-drive", f"if=none,id=swap,file={disk},format=raw", "-device", "virtio-blk-pci,drive=swap"]
+    guest = boot(series, memory=1024, append="hpb.touch=600 hpb.pattern=64", devices=devices)
+    guest.run("mkswap /dev/vda && swapon /dev/vda")
+    resize(guest, 400 * MIB)
+    guest.console.wait_pattern(more=1)
+    guest.qmp.drain()
+    guest.run("(echo shutdown >/sys/power/disk; echo disk >/sys/power/state) >/dev/console 2>&1 &")
+    guest.qmp.wait_event("SHUTDOWN", HIBERNATE_SECONDS)
+    guest.process.wait(HIBERNATE_SECONDS)
+    assert disk.stat().st_blocks * 512 < 400 * MIB
+    guest = boot(series, memory=1024, append="hpb.resume=vda", devices=devices, resumed=True)
+    guest.console.wait_pattern(more=1, passes=1)
+    wait_actual(guest, 1024 * MIB)
+    resize(guest, 400 * MIB)
+    guest.console.wait_pattern(more=1, passes=1)
+    resize(guest, 1024 * MIB)
+    guest.console.wait_pattern(more=1, passes=1)
+
+
+def test_kexec_with_a_full_balloon(boot, series):
+    """Another kernel without a reset of the machine: it has all memory, and goes to the target (DRV-23)."""
+    files = [settings.kernel(series), settings.initrd(series)]
+    devices = [word for number, file in enumerate(files) for word in (
+        "-drive", f"if=none,id=d{number},file={file},format=raw,readonly=on",
+        "-device", f"virtio-blk-pci,drive=d{number}")]
+    guest = boot(series, memory=1024, append="hpb.touch=300 hpb.pattern=64", devices=devices)
+    resize(guest, 500 * MIB)
+    guest.run("dd if=/dev/vda of=/tmp/kernel bs=1M && dd if=/dev/vdb of=/tmp/initrd bs=1M")
+    start = len(guest.console.lines)
+    guest.run("hpb-kexec /tmp/kernel /tmp/initrd \"$(cat /proc/cmdline)\" >/dev/console 2>&1 &")
+    guest.agent.expect_greeting()
+    guest.wait_ready(start)
+    guest.console.restart_pattern()
+    wait_actual(guest, 500 * MIB)
+    guest.console.wait_pattern(more=1, passes=1)
+    resize(guest, 1024 * MIB)
+    assert "TOUCHED 600" in guest.run("hpb-touch -p random 600").output
     guest.console.wait_pattern(more=1, passes=1)
 
 

@@ -437,7 +437,7 @@ static void test_memory_property(void)
         g_assert_cmphex(qdict_get_int(m, "out-size"), ==, i * 3 * h->unit);
         g_assert_cmpint(qdict_get_int(m, "page-size"), ==,
                         qemu_real_host_page_size());
-        g_assert_cmpint(qdict_get_bool(m, "populated-on-grow"), ==, false);
+        g_assert_cmpstr(qdict_get_str(m, "populate"), ==, "on-touch");
         i++;
     }
     g_assert_cmpint(i, ==, ARRAY_SIZE(cases));

@@ -39,7 +39,7 @@ static void assert_consistent(TestMap *map, HpbMemory *mem,
                               const HpbRange *ranges, const HpbResult *results,
                               size_t n, gboolean ok)
 {
-    HpbDiscardCounters count;
+    HpbCounters count;
     uint64_t done = 0;
     size_t whole = 0;
 
@@ -265,7 +265,7 @@ static void check_cancel(unsigned at)
         { 1, 1 }, { 10 * SLICE, 2 * SLICE },
     };
     static const size_t n = G_N_ELEMENTS(ranges);
-    HpbDiscardCounters count;
+    HpbCounters count;
     HpbResult results[G_N_ELEMENTS(ranges)];
     FakeMemory fake;
     uint64_t left = at * SLICE;
@@ -340,7 +340,7 @@ static void test_retry_limit(void)
     for (size_t i = 0; i < G_N_ELEMENTS(repeat); i++) {
         for (unsigned times = 16; times <= 17; times++) {
             HpbRange range = { 0, 2 * MIB };
-            HpbDiscardCounters count;
+            HpbCounters count;
             HpbResult result;
             FakeMemory fake;
             gboolean ok;

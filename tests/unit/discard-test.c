@@ -71,7 +71,7 @@ static void check_every_second(const void *data, uint64_t size)
     size_t n = LENGTH / size / 2;
     g_autofree HpbRange *ranges = g_new(HpbRange, n);
     g_autofree HpbResult *results = g_new(HpbResult, n);
-    HpbDiscardCounters count;
+    HpbCounters count;
 
     if (!map) {
         return;
@@ -121,7 +121,7 @@ static void test_run(const void *data)
     g_autoptr(HpbMemory) mem = NULL;
     HpbRange ranges[24];
     HpbResult results[24];
-    HpbDiscardCounters count;
+    HpbCounters count;
 
     if (!map) {
         return;
@@ -241,7 +241,7 @@ static void test_mlocked(void)
     g_autoptr(TestMap) map = test_map_new(TEST_ANON_4K, 8 * MIB, 0);
     g_autoptr(HpbMemory) mem = NULL;
     HpbRange range = { .offset = 0, .length = 4 * MIB };
-    HpbDiscardCounters count;
+    HpbCounters count;
 
     if (lock_memory(map->host + 2 * MIB, 4 * MIB)) {
         g_test_skip("memory cannot be locked (limit too low)");
@@ -348,7 +348,7 @@ static void test_bad_ranges(void)
     };
     HpbRange ranges[G_N_ELEMENTS(table)];
     HpbResult results[G_N_ELEMENTS(table)];
-    HpbDiscardCounters count;
+    HpbCounters count;
 
     for (size_t i = 0; i < G_N_ELEMENTS(table); i++) {
         ranges[i] = table[i].range;

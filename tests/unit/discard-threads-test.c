@@ -88,7 +88,7 @@ static void test_together(const void *data)
     Shared shared = { .map = map, .mem = mem };
     Worker workers[WORKERS];
     GThread *threads[WORKERS], *keeper;
-    HpbDiscardCounters count;
+    HpbCounters count;
     uint64_t bytes = 0, ranges = 0;
 
     keeper = g_thread_new("keeper", keeper_run, &shared);
@@ -122,7 +122,7 @@ typedef struct Canceler {
 static void *canceler_run(void *data)
 {
     Canceler *c = data;
-    HpbDiscardCounters count;
+    HpbCounters count;
 
     /* Requests before this one have been counted: the last is under way */
     do {
@@ -139,7 +139,7 @@ static void test_cancel(void)
     Canceler canceler = { .mem = mem };
     GThread *thread = g_thread_new("canceler", canceler_run, &canceler);
     HpbRange all = { 0, LENGTH };
-    HpbDiscardCounters count;
+    HpbCounters count;
     HpbResult result;
 
     while (hpb_memory_discard(mem, &all, 1, &result, &canceler.cancel)) {

@@ -37,7 +37,8 @@ static gboolean fails(TestCall call)
 }
 
 /* The same for a call that frees. */
-static gboolean free_fails(TestCall call, uint64_t offset, uint64_t length)
+static gboolean free_fails(TestCall call, uint64_t offset, uint64_t length,
+                           int advice)
 {
     TestFaults *f = &test_faults;
 
@@ -49,7 +50,7 @@ static gboolean free_fails(TestCall call, uint64_t offset, uint64_t length)
     if (fails(call)) {
         return TRUE;
     }
-    if (f->bad_range && offset <= f->bad_offset &&
+    if (f->bad_range && (!f->bad_only || f->bad_only == advice) && offset <= f->bad_offset &&
         f->bad_offset - offset < length) {
         errno = f->bad_error;
         return TRUE;
@@ -60,7 +61,7 @@ static gboolean free_fails(TestCall call, uint64_t offset, uint64_t length)
 static int fault_madvise(void *addr, size_t length, int advice)
 {
     if (free_fails(TEST_CALL_MADVISE, (uint8_t *)addr - test_faults.host,
-                   length)) {
+                   length, advice)) {
         return -1;
     }
     if (advice == test_faults.bad_advice) {
@@ -73,7 +74,7 @@ static int fault_madvise(void *addr, size_t length, int advice)
 static int fault_fallocate(int fd, int mode, off_t offset, off_t length)
 {
     if (free_fails(TEST_CALL_FALLOCATE, offset - test_faults.fd_offset,
-                   length)) {
+                   length, 0)) {
         return -1;
     }
     return test_faults.fake ? 0 : hpb_sysops.fallocate(fd, mode, offset, length);

@@ -295,7 +295,7 @@ void test_assert_refused(const HpbMemoryDesc *desc, const HpbSysOps *ops,
 
 void test_assert_counters(HpbMemory *mem)
 {
-    HpbDiscardCounters c;
+    HpbCounters c;
 
     hpb_memory_discard_counters(mem, &c);
     g_assert_cmpuint(c.ranges, ==, c.ranges_done + c.ranges_failed +

@@ -102,6 +102,8 @@ typedef struct TestFaults {
     gboolean bad_range;
     uint64_t bad_offset;
     int bad_error;
+    /* ... that is an madvise() with this advice; 0: every */
+    int bad_only;
     /* fail with EINVAL every madvise() with this advice, 0: none */
     int bad_advice;
     /* set *cancel in freeing call number @cancel_at, 0: never */

@@ -15,51 +15,10 @@
 #define HPBALLOON_DISCARD_H
 
 #include <stddef.h>
-#include <stdint.h>
 #include <hpballoon/memory.h>
+#include <hpballoon/range.h>
 
 G_BEGIN_DECLS
-
-/* Part of a mapping: bytes from its start, both multiples of the smallest range. */
-typedef struct HpbRange {
-    uint64_t offset;
-    uint64_t length;        /* not 0 */
-} HpbRange;
-
-/* Answer for one range. done == length exactly when error == 0. */
-typedef struct HpbResult {
-    /*
-     * Bytes from the start of the range that are done for certain, a multiple
-     * of the smallest range. With an error, more may have been freed.
-     */
-    uint64_t done;
-    int error;              /* 0 or negative errno, see hpb_memory_discard() */
-    uint32_t reserved;      /* 0 */
-} HpbResult;
-
-/*
- * Sums since the HpbMemory was created; they only grow. Always
- * ranges == ranges_done + ranges_failed + ranges_invalid + ranges_canceled
- * and bytes == bytes_done + bytes_failed + bytes_canceled.
- */
-typedef struct HpbDiscardCounters {
-    uint64_t requests;          /* calls of hpb_memory_discard() */
-    uint64_t ranges;
-    uint64_t ranges_done;       /* whole */
-    uint64_t ranges_failed;     /* refused by the kernel, maybe done in part */
-    uint64_t ranges_invalid;    /* not of this mapping; in no bytes_* counter */
-    uint64_t ranges_canceled;   /* maybe done in part */
-    uint64_t bytes;             /* in valid ranges */
-    uint64_t bytes_done;
-    uint64_t bytes_failed;
-    uint64_t bytes_canceled;
-    uint64_t syscalls;          /* calls that free, also failed ones */
-    /*
-     * Slices tried again: after EINTR or EAGAIN, or range by range to find the
-     * one that failed. Never more than syscalls.
-     */
-    uint64_t retries;
-} HpbDiscardCounters;
 
 /*
  * Free the host memory of @ranges. Their contents are lost; the caller has
@@ -93,7 +52,7 @@ gboolean hpb_memory_discard(HpbMemory *mem, const HpbRange *ranges, size_t n,
                             HpbResult *results, const int *cancel);
 
 /* A consistent snapshot: requests that still run are not in it at all. */
-void hpb_memory_discard_counters(HpbMemory *mem, HpbDiscardCounters *counters);
+void hpb_memory_discard_counters(HpbMemory *mem, HpbCounters *counters);
 
 G_END_DECLS
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * libhpballoon: frees the host memory behind a guest by range
+ * libhpballoon: frees and provides the host memory behind a guest by range
  *
  * This header includes all others; it is the one to include.
  */
@@ -9,7 +9,9 @@
 
 #include <hpballoon/error.h>
 #include <hpballoon/memory.h>
+#include <hpballoon/range.h>
 #include <hpballoon/discard.h>
 #include <hpballoon/headroom.h>
+#include <hpballoon/populate.h>
 
 #endif /* HPBALLOON_HPBALLOON_H */

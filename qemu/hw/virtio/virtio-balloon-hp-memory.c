@@ -85,6 +85,8 @@ static bool vbhp_visit_memory(Visitor *v, VbhpBlock *blk, uint64_t unit,
                           hpb_backing_name(hpb_memory_backing(blk->mem));
     const char *method = !blk->mem ? "none" :
                          hpb_method_name(hpb_memory_method(blk->mem));
+    const char *populate = !blk->mem || !blk->provide ? "on-touch" :
+        hpb_populate_method_name(hpb_memory_populate_method(blk->mem));
     uint64_t page = blk->rb->page_size, size = blk->rb->used_length;
     uint64_t preferred = blk->mem ? hpb_memory_preferred_range(blk->mem) : 0;
     uint64_t out = blk->nr_out * unit;
@@ -102,7 +104,7 @@ static bool vbhp_visit_memory(Visitor *v, VbhpBlock *blk, uint64_t unit,
              visit_type_uint64(v, "out-size", &out, errp) &&
              (blk->node == VBHP_NO_NODE ||
               visit_type_int(v, "node", &node, errp)) &&
-             visit_type_bool(v, "populated-on-grow", &blk->provide, errp) &&
+             visit_type_str(v, "populate", (char **)&populate, errp) &&
              visit_check_struct(v, errp);
         visit_end_struct(v, NULL);
     }

@@ -24,12 +24,11 @@
 #include "qemu/osdep.h"
 #include "qemu/error-report.h"
 #include "qemu/units.h"
-#include "qapi/error.h"
 #include "qapi/visitor.h"
 #include "virtio-balloon-hp-internal.h"
 #include "trace.h"
 
-/* Bytes fetched between two looks at cancel flag and limits: about 5 ms */
+/* Bytes fetched between two looks at the limits: about 5 ms */
 #define VBHP_PROVIDE_CHUNK (64 * MiB)
 /* Bytes of the host's and the control group's memory that are left alone */
 #define VBHP_PROVIDE_SPARE (32 * MiB)
@@ -37,29 +36,6 @@
 #define VBHP_WARN_MS (60 * 1000)
 
 /* Work: in the worker thread, without the BQL */
-
-/* Fetch a part of @blk; returns bytes done, @length or a multiple of @unit. */
-static uint64_t vbhp_populate(VbhpBlock *blk, uint64_t offset, uint64_t length,
-                              uint64_t unit)
-{
-    RAMBlock *rb = blk->rb;
-    uint64_t done = 0;
-
-    while (done < length) {
-        HpbRange range = { .offset = offset + done, .length = unit };
-        Error *err = NULL;
-
-        if (!qemu_prealloc_mem(rb->fd, (char *)rb->host + range.offset, unit,
-                               1, NULL, false, &err)) {
-            error_free(err);
-            hpb_memory_discard(blk->mem, &range, 1, NULL, NULL);
-            break;
-        }
-        done += unit;
-    }
-    trace_virtio_balloon_hp_populate(rb->idstr, offset, length, done);
-    return done;
-}
 
 /*
  * Bytes of @length that the limits allow, a multiple of @unit. Huge pages are
@@ -78,6 +54,41 @@ static uint64_t vbhp_allowed(VbhpBlock *blk, uint64_t length, uint64_t unit)
     return MIN(length, QEMU_ALIGN_DOWN(room, unit));
 }
 
+/* Fetch a part of @blk, not 0; sets bytes @done, and returns a status. */
+static uint16_t vbhp_populate(VbhpRequest *req, VbhpBlock *blk, uint64_t offset,
+                              uint64_t length, uint64_t unit, uint64_t *done)
+{
+    HpbRange range = { .offset = offset, .length = length };
+    HpbResult result;
+
+    hpb_memory_populate(blk->mem, &range, 1, unit, &result, &req->cancel);
+    trace_virtio_balloon_hp_populate(blk->rb->idstr, offset, length,
+                                     result.done, result.error);
+    *done = result.done;
+    if (result.error == -ENOTSUP) {
+        /*
+         * A kernel before 5.14, and no file: memory comes when it is touched,
+         * as without us. Only counting helps.
+         */
+        uint64_t room = hpb_memory_headroom(blk->mem, NULL, 0);
+
+        *done = MIN(length, QEMU_ALIGN_DOWN(room, unit));
+        return *done == length ? VIRTIO_BALLOON_HP_OK : VIRTIO_BALLOON_HP_NOMEM;
+    }
+    switch (hpb_outcome_from_error(result.error)) {
+    case HPB_OUTCOME_OK:
+        return VIRTIO_BALLOON_HP_OK;
+    case HPB_OUTCOME_CANCELED:
+        return VIRTIO_BALLOON_HP_AGAIN;
+    case HPB_OUTCOME_NO_MEMORY:
+        return VIRTIO_BALLOON_HP_NOMEM;
+    case HPB_OUTCOME_BUSY:
+        return VIRTIO_BALLOON_HP_BUSY;
+    default:
+        return VIRTIO_BALLOON_HP_IO;
+    }
+}
+
 /* Remember why there is no memory, if it is the first time in @req. */
 static void vbhp_refuse(VbhpRequest *req, VbhpBlock *blk)
 {
@@ -90,14 +101,16 @@ static void vbhp_refuse(VbhpRequest *req, VbhpBlock *blk)
     }
     room = hpb_memory_headroom(blk->mem, text, sizeof(text));
     req->refused_block = g_strdup(blk->rb->idstr);
-    if (huge && room >= blk->rb->page_size) {
+    if (!huge) {
+        req->refused_reason = g_strdup_printf("%s; %" PRIu64 " MiB are left "
+                                              "alone", text,
+                                              VBHP_PROVIDE_SPARE / MiB);
+    } else if (room < blk->rb->page_size) {
+        req->refused_reason = g_strdup(text);
+    } else {
         req->refused_reason = g_strdup_printf(
             "%s, but none that this memory can have (policy and host-nodes of "
             "its memory backend, or taken in the meantime)", text);
-    } else {
-        req->refused_reason = g_strdup_printf(
-            huge ? "%s" : "%s; %" PRIu64 " MiB are left alone", text,
-            VBHP_PROVIDE_SPARE / MiB);
     }
 }
 
@@ -109,17 +122,22 @@ static uint16_t vbhp_provide_run(VbhpRequest *req, VbhpRun *run, uint64_t unit)
     while (run->done < run->count) {
         uint64_t offset = (run->index + run->done) * unit;
         uint64_t length = MIN(chunk, (run->count - run->done) * unit);
+        uint64_t allowed = vbhp_allowed(run->blk, length, unit);
+        uint16_t status = VIRTIO_BALLOON_HP_OK;
         uint64_t done = 0;
 
-        if (qatomic_load_acquire(&req->cancel)) {
-            return VIRTIO_BALLOON_HP_AGAIN;
+        if (allowed) {
+            status = vbhp_populate(req, run->blk, offset, allowed, unit, &done);
         }
-        done = vbhp_populate(run->blk, offset,
-                             vbhp_allowed(run->blk, length, unit), unit);
         run->done += done / unit;
-        if (done < length) {
+        if (status == VIRTIO_BALLOON_HP_OK && done < length) {
+            status = VIRTIO_BALLOON_HP_NOMEM;
+        }
+        if (status == VIRTIO_BALLOON_HP_NOMEM) {
             vbhp_refuse(req, run->blk);
-            return VIRTIO_BALLOON_HP_NOMEM;
+        }
+        if (status != VIRTIO_BALLOON_HP_OK) {
+            return status;
         }
     }
     return VIRTIO_BALLOON_HP_OK;
@@ -134,7 +152,8 @@ void vbhp_provide(VbhpRequest *req, uint64_t unit)
             continue;
         }
         run->status = vbhp_provide_run(req, run, unit);
-        if (run->status == VIRTIO_BALLOON_HP_OK) {
+        if (run->status != VIRTIO_BALLOON_HP_NOMEM &&
+            run->status != VIRTIO_BALLOON_HP_AGAIN) {
             continue;
         }
         /* The rest of this block's, or of all, need not be tried. */

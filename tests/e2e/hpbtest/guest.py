@@ -49,19 +49,20 @@ class Guest:
     """A running guest; use it as a context manager.
 
     memory is in MiB. devices and args are QEMU arguments; append is added to
-    the kernel command line. incoming starts a migration destination.
+    the kernel command line. incoming starts a migration destination, resumed one
+    that goes on where a guest has hibernated.
     """
 
     def __init__(self, name: str, *, series: str = settings.DEFAULT_KERNEL, memory: int = 1024, cpus: int = 2,
                  machine: str = "pc", devices: list[str] | None = None, args: list[str] | None = None,
                  append: str = "", incoming: bool = False, accel: str | None = None,
-                 ready_timeout: float = 120.0, wait_ready: bool = True):
+                 ready_timeout: float = 120.0, wait_ready: bool = True, resumed: bool = False):
         self.name = name
         self.memory = memory
         self.log_dir = settings.build() / "e2e" / f"{name}-{os.getpid()}-{next(_serial)}"
         self._sockets = Path(tempfile.mkdtemp(prefix="hpb-"))
-        self._incoming = incoming
-        self._wait_ready = wait_ready and not incoming
+        self._running = incoming or resumed
+        self._wait_ready = wait_ready and not self._running
         self._ready_timeout = ready_timeout
         self.process: subprocess.Popen[bytes] | None = None
         self._args = [
@@ -114,7 +115,7 @@ class Guest:
         for listener in listeners.values():
             listener.close()
         self.console = Console(connected["console"], self.log_dir / "console")
-        self.agent = Agent(connected["agent"], running=self._incoming)
+        self.agent = Agent(connected["agent"], running=self._running)
         try:
             self.qmp = Qmp(connected["qmp"])
         except QmpTimeout as error:

@@ -1,0 +1,229 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * libhpballoon: go through the ranges of a request
+ *
+ * Step [5] memory of the data path. A request is walked once, in its order:
+ * valid ranges that touch form a run, a run is cut into slices, a slice is one
+ * system call. Only when that fails its parts are tried one by one, so that the
+ * answer says which it was: range by range, or step by step where what can be
+ * had of a range counts. What is done to a slice is the caller's (discard.c,
+ * populate.c), and has to be harmless when done twice.
+ *
+ * Slices end at multiples of the slice size by host address, so cutting a run
+ * never cuts a huge page that the caller did not cut.
+ *
+ * Invariant: every range of a request gets exactly one answer, by
+ * range_finish() or range_invalid().
+ */
+#include <errno.h>
+#include "memory-int.h"
+
+/*
+ * Consecutive failures with EINTR or EAGAIN after which a slice is given up as
+ * busy. Unit: calls. Neither is known to repeat for memory; the number only
+ * has to be finite, for a caller that waits, and more than a burst of signals.
+ */
+#define HPB_RETRY_MAX 16
+
+gboolean hpb_work_canceled(HpbWork *work)
+{
+    if (work->cancel && __atomic_load_n(work->cancel, __ATOMIC_ACQUIRE)) {
+        work->stopped = TRUE;
+    }
+    return work->stopped;
+}
+
+static void set_result(HpbWork *work, size_t i, uint64_t done, int error)
+{
+    if (work->results) {
+        work->results[i] = (HpbResult) { .done = done, .error = error };
+    }
+}
+
+static void range_invalid(HpbWork *work, size_t i, int error)
+{
+    work->count.ranges_invalid++;
+    set_result(work, i, 0, error);
+}
+
+static void range_finish(HpbWork *work, size_t i, uint64_t done, int error)
+{
+    uint64_t rest = work->ranges[i].length - done;
+
+    work->count.bytes += work->ranges[i].length;
+    work->count.bytes_done += done;
+    if (!error) {
+        work->count.ranges_done++;
+    } else if (error == -ECANCELED) {
+        work->count.ranges_canceled++;
+        work->count.bytes_canceled += rest;
+    } else {
+        work->count.ranges_failed++;
+        work->count.bytes_failed += rest;
+    }
+    set_result(work, i, done, error);
+}
+
+/* 0 or the error that answers the range. */
+static int check_range(const HpbWork *work, const HpbRange *range)
+{
+    const HpbMemory *mem = work->mem;
+    uint64_t unit = MAX(work->step, mem->page_size);
+
+    if (!range->length || ((range->offset | range->length) & (unit - 1))) {
+        return -EINVAL;
+    }
+    if (range->offset > mem->length ||
+        range->length > mem->length - range->offset) {
+        return -ERANGE;
+    }
+    return 0;
+}
+
+/* End of the slice that begins at @offset of a run that ends at @end. */
+static uint64_t slice_end(const HpbMemory *mem, uint64_t offset, uint64_t end)
+{
+    uint64_t room = mem->slice -
+                    (((uintptr_t)mem->host + offset) & (mem->slice - 1));
+
+    return room < end - offset ? offset + room : end;
+}
+
+/* Answer ranges @i and on, until the one that @pos is in or in front of. */
+static size_t finish_until(HpbWork *work, size_t i, size_t last, uint64_t pos)
+{
+    while (i < last && work->ranges[i].offset + work->ranges[i].length <= pos) {
+        range_finish(work, i, work->ranges[i].length, 0);
+        i++;
+    }
+    return i;
+}
+
+/* Try a slice whatever it takes. 0 or the error for its ranges. */
+static int call_slice(HpbWork *work, uint64_t offset, uint64_t length)
+{
+    for (unsigned int tries = 0; tries <= HPB_RETRY_MAX; tries++) {
+        int ret;
+
+        if (tries) {
+            if (hpb_work_canceled(work)) {
+                return -ECANCELED;
+            }
+            work->count.retries++;
+        }
+        ret = work->call(work, offset, length);
+        if (ret == -EINVAL) {
+            /* Our ranges are valid: the kernel does not like the memory */
+            return -ENOTSUP;
+        }
+        if (ret != -EINTR && ret != -EAGAIN) {
+            return ret;
+        }
+    }
+    return -EBUSY;
+}
+
+/* End of the step that @pos of the range is in. */
+static uint64_t step_end(const HpbWork *work, const HpbRange *range,
+                         uint64_t pos)
+{
+    uint64_t end = range->offset + range->length;
+    uint64_t done = pos - range->offset;
+
+    return work->step ? MIN(end, pos - done % work->step + work->step) : end;
+}
+
+/* The range ends at @pos, because of @error; only whole steps count as done. */
+static void range_fail(HpbWork *work, size_t i, uint64_t pos, int error)
+{
+    const HpbRange *range = &work->ranges[i];
+    uint64_t done = pos - range->offset;
+
+    if (work->step) {
+        done -= done % work->step;
+    }
+    if (work->undo) {
+        work->undo(work, range->offset + done, range->length - done);
+    }
+    range_finish(work, i, done, error);
+}
+
+/* Work on and answer the run of ranges @i to @last - 1: valid and contiguous. */
+static void work_run(HpbWork *work, size_t i, size_t last)
+{
+    const HpbRange *ranges = work->ranges;
+    uint64_t end = ranges[last - 1].offset + ranges[last - 1].length;
+    uint64_t pos = ranges[i].offset;
+    uint64_t by_step = 0;       /* below this offset a slice has failed */
+
+    while (i < last) {
+        uint64_t range_end = ranges[i].offset + ranges[i].length;
+        uint64_t stop = slice_end(work->mem, pos, end);
+        uint64_t step = step_end(work, &ranges[i], pos);
+        int ret;
+
+        if (pos < by_step) {
+            stop = MIN(stop, step);
+        }
+        ret = hpb_work_canceled(work) ? -ECANCELED
+                                      : call_slice(work, pos, stop - pos);
+        if (!ret) {
+            pos = stop;
+            i = finish_until(work, i, last, pos);
+        } else if (ret != -ECANCELED && stop > step) {
+            work->count.retries++;
+            by_step = stop;
+        } else {
+            range_fail(work, i, pos, ret);
+            pos = range_end;
+            i++;
+        }
+    }
+}
+
+static void add_counters(HpbMemory *mem, HpbCounters *sum,
+                         const HpbCounters *count)
+{
+
+    pthread_mutex_lock(&mem->lock);
+    sum->requests++;
+    sum->ranges += count->ranges;
+    sum->ranges_done += count->ranges_done;
+    sum->ranges_failed += count->ranges_failed;
+    sum->ranges_invalid += count->ranges_invalid;
+    sum->ranges_canceled += count->ranges_canceled;
+    sum->bytes += count->bytes;
+    sum->bytes_done += count->bytes_done;
+    sum->bytes_failed += count->bytes_failed;
+    sum->bytes_canceled += count->bytes_canceled;
+    sum->syscalls += count->syscalls;
+    sum->retries += count->retries;
+    pthread_mutex_unlock(&mem->lock);
+}
+
+gboolean hpb_work_run(HpbWork *work, HpbCounters *sum)
+{
+    const HpbRange *ranges = work->ranges;
+    size_t i = 0;
+
+    work->count.ranges = work->n;
+    while (i < work->n) {
+        int error = check_range(work, &ranges[i]);
+        size_t last = i + 1;
+
+        if (error) {
+            range_invalid(work, i, error);
+            i++;
+            continue;
+        }
+        while (last < work->n && !check_range(work, &ranges[last]) &&
+               ranges[last].offset ==
+               ranges[last - 1].offset + ranges[last - 1].length) {
+            last++;
+        }
+        work_run(work, i, last);
+        i = last;
+    }
+    add_counters(work->mem, sum, &work->count);
+    return work->count.ranges_done == work->n;
+}
