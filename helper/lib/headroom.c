@@ -189,7 +189,7 @@ static void tree_limits(Room *room, const Limit *files, const char *mounts,
             continue;
         }
         /* Only a part of the tree may be mounted */
-        if (strcmp(field[3], "/") && g_str_has_prefix(path, field[3])) {
+        if (strcmp(field[3], "/") != 0 && g_str_has_prefix(path, field[3])) {
             name += strlen(field[3]);
         }
         walk_groups(room, files, field[4], name);
@@ -277,15 +277,19 @@ static void pool_limit(Room *room, uint64_t page_size)
 static void hugetlb_limits(Room *room, uint64_t page_size)
 {
     g_autofree char *size = size_words(page_size, TRUE);
-    g_autofree char *v1_limit = NULL, *v1_usage = NULL;
-    g_autofree char *v2_limit = NULL, *v2_usage = NULL;
+    g_autofree char *v1_limit = g_strdup_printf("hugetlb.%s.limit_in_bytes",
+                                                size);
+    g_autofree char *v1_usage = g_strdup_printf("hugetlb.%s.usage_in_bytes",
+                                                size);
+    g_autofree char *v2_limit = g_strdup_printf("hugetlb.%s.max", size);
+    g_autofree char *v2_usage = g_strdup_printf("hugetlb.%s.current", size);
     Limit v1 = { .what = "hugetlb control group" }, v2 = v1;
 
     pool_limit(room, page_size);
-    v1.limit = v1_limit = g_strdup_printf("hugetlb.%s.limit_in_bytes", size);
-    v1.usage = v1_usage = g_strdup_printf("hugetlb.%s.usage_in_bytes", size);
-    v2.limit = v2_limit = g_strdup_printf("hugetlb.%s.max", size);
-    v2.usage = v2_usage = g_strdup_printf("hugetlb.%s.current", size);
+    v1.limit = v1_limit;
+    v1.usage = v1_usage;
+    v2.limit = v2_limit;
+    v2.usage = v2_usage;
     group_limits(room, &v1, &v2, "hugetlb");
 }
 
