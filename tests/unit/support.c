@@ -303,4 +303,5 @@ void test_assert_counters(HpbMemory *mem)
     g_assert_cmpuint(c.bytes, ==,
                      c.bytes_done + c.bytes_failed + c.bytes_canceled);
     g_assert_cmpuint(c.retries, <=, c.syscalls);
+    g_assert_cmpuint(c.vectored, <=, c.syscalls);
 }

@@ -88,6 +88,8 @@ typedef enum TestCall {
     TEST_CALL_FSTATFS,
     TEST_CALL_FCNTL_GET,
     TEST_CALL_THP_SIZE,
+    TEST_CALL_PIDFD,
+    TEST_CALL_PROCESS_MADVISE,
     TEST_NR_CALLS,
 } TestCall;
 
@@ -109,6 +111,10 @@ typedef struct TestFaults {
     /* set *cancel in freeing call number @cancel_at, 0: never */
     unsigned cancel_at;
     int cancel;
+    /* the kernel frees many ranges in one call */
+    gboolean vector;
+    /* process_madvise() stops after so many bytes, 0: does not */
+    size_t short_after;
     /* do not call the kernel to free or to check the mapping */
     gboolean fake;
     /* mapping, for the offsets */
@@ -121,6 +127,8 @@ typedef struct TestFaults {
     unsigned calls[TEST_NR_CALLS];
     unsigned frees;         /* madvise and fallocate together */
     uint64_t longest;       /* bytes in one of these */
+    unsigned vectors;       /* calls of process_madvise() with ranges */
+    uint64_t longest_vector;
 } TestFaults;
 
 extern TestFaults test_faults;
