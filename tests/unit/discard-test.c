@@ -52,6 +52,9 @@ static void assert_half_left(TestMap *map, uint64_t size)
         g_assert_cmpuint(test_map_file_bytes(map), <, LENGTH / 2 + 1 * MIB);
     } else if (map->desc.fd != -1) {
         g_assert_cmpuint(test_map_file_bytes(map), ==, LENGTH / 2);
+    } else if (map->kind == TEST_ANON_SHARED) {
+        g_assert_cmpuint(test_map_resident(map, 0, LENGTH), ==,
+                         LENGTH / 2 / 4096);
     } else {
         for (uint64_t at = size; at < LENGTH; at += 2 * size) {
             g_assert_cmpuint(test_map_present(map, at, size), ==, size / 4096);

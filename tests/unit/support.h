@@ -65,6 +65,8 @@ void test_map_assert_zero(TestMap *map, uint64_t offset, uint64_t length);
 
 /* 4 KiB pages in the page tables of this process, or swapped out. */
 size_t test_map_present(TestMap *map, uint64_t offset, uint64_t length);
+/* 4 KiB pages that the kernel holds for it, in page tables or page cache. */
+size_t test_map_resident(TestMap *map, uint64_t offset, uint64_t length);
 /* Bytes of AnonHugePages of the mapping. */
 uint64_t test_map_anon_huge(TestMap *map);
 /* Bytes that the file takes up. */
