@@ -438,6 +438,10 @@ static void test_memory_property(void)
         g_assert_cmpint(qdict_get_int(m, "page-size"), ==,
                         qemu_real_host_page_size());
         g_assert_cmpstr(qdict_get_str(m, "populate"), ==, "on-touch");
+        g_assert_cmpint(qdict_get_int(m, "populate-calls"), ==, 0);
+        /* one or, across a slice of the library, two */
+        g_assert_cmpint(!!qdict_get_int(m, "discard-calls"), ==, i);
+        g_assert_true(qdict_haskey(m, "vectored"));
         i++;
     }
     g_assert_cmpint(i, ==, ARRAY_SIZE(cases));

@@ -78,15 +78,30 @@ bool vbhp_memory_has_work(const VbhpBlock *blk, uint16_t type)
     return type != VIRTIO_BALLOON_HP_REQ_DEFLATE || blk->provide;
 }
 
+/* How memory of @mem is freed and provided, and how often that was done */
+static bool vbhp_visit_methods(Visitor *v, HpbMemory *mem, bool provide,
+                               Error **errp)
+{
+    char *method = (char *)hpb_method_name(hpb_memory_method(mem));
+    char *populate = (char *)(provide ? hpb_populate_method_name(
+                              hpb_memory_populate_method(mem)) : "on-touch");
+    bool vectored = hpb_memory_vectored(mem);
+    HpbCounters discards, populates;
+
+    hpb_memory_discard_counters(mem, &discards);
+    hpb_memory_populate_counters(mem, &populates);
+    return visit_type_str(v, "method", &method, errp) &&
+           visit_type_bool(v, "vectored", &vectored, errp) &&
+           visit_type_uint64(v, "discard-calls", &discards.syscalls, errp) &&
+           visit_type_str(v, "populate", &populate, errp) &&
+           visit_type_uint64(v, "populate-calls", &populates.syscalls, errp);
+}
+
 static bool vbhp_visit_memory(Visitor *v, VbhpBlock *blk, uint64_t unit,
                               Error **errp)
 {
-    const char *backing = !blk->mem ? "none" :
-                          hpb_backing_name(hpb_memory_backing(blk->mem));
-    const char *method = !blk->mem ? "none" :
-                         hpb_method_name(hpb_memory_method(blk->mem));
-    const char *populate = !blk->mem || !blk->provide ? "on-touch" :
-        hpb_populate_method_name(hpb_memory_populate_method(blk->mem));
+    char *backing = (char *)(blk->mem ? hpb_backing_name(
+                             hpb_memory_backing(blk->mem)) : "none");
     uint64_t page = blk->rb->page_size, size = blk->rb->used_length;
     uint64_t preferred = blk->mem ? hpb_memory_preferred_range(blk->mem) : 0;
     uint64_t out = blk->nr_out * unit;
@@ -96,15 +111,15 @@ static bool vbhp_visit_memory(Visitor *v, VbhpBlock *blk, uint64_t unit,
 
     if (ok) {
         ok = visit_type_str(v, "block", &name, errp) &&
-             visit_type_str(v, "backing", (char **)&backing, errp) &&
-             visit_type_str(v, "method", (char **)&method, errp) &&
+             visit_type_str(v, "backing", &backing, errp) &&
+             (!blk->mem ||
+              vbhp_visit_methods(v, blk->mem, blk->provide, errp)) &&
              visit_type_uint64(v, "page-size", &page, errp) &&
              visit_type_uint64(v, "preferred-size", &preferred, errp) &&
              visit_type_uint64(v, "size", &size, errp) &&
              visit_type_uint64(v, "out-size", &out, errp) &&
              (blk->node == VBHP_NO_NODE ||
               visit_type_int(v, "node", &node, errp)) &&
-             visit_type_str(v, "populate", (char **)&populate, errp) &&
              visit_check_struct(v, errp);
         visit_end_struct(v, NULL);
     }
