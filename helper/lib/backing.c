@@ -146,6 +146,13 @@ static gboolean try_hole(HpbMemory *mem, uint64_t file_size, GError **errp)
     }
 }
 
+/* Both free the file's part of a shared mapping; the first needs no mapping. */
+static HpbMethod file_method(const HpbMemory *mem)
+{
+    return mem->disabled & HPB_NO_PUNCH_HOLE ? HPB_METHOD_REMOVE
+                                             : HPB_METHOD_PUNCH_HOLE;
+}
+
 static gboolean detect_hugetlb(HpbMemory *mem, const struct stat *st,
                                const struct statfs *fs, GError **errp)
 {
@@ -154,7 +161,7 @@ static gboolean detect_hugetlb(HpbMemory *mem, const struct stat *st,
     }
     if (mem->shared) {
         mem->backing = HPB_BACKING_HUGETLB;
-        mem->method = HPB_METHOD_PUNCH_HOLE;
+        mem->method = file_method(mem);
         mem->discard_zeroes = TRUE;
     } else {
         mem->backing = HPB_BACKING_HUGETLB_PRIVATE;
@@ -180,7 +187,7 @@ static gboolean detect_plain_file(HpbMemory *mem, const struct statfs *fs,
     }
     mem->backing = fs->f_type == TMPFS_MAGIC ? HPB_BACKING_SHMEM
                                              : HPB_BACKING_FILE;
-    mem->method = HPB_METHOD_PUNCH_HOLE;
+    mem->method = file_method(mem);
     mem->discard_zeroes = TRUE;
     return TRUE;
 }
@@ -222,10 +229,16 @@ static gboolean detect_file(HpbMemory *mem, GError **errp)
                     (gint64)st.st_size);
         return FALSE;
     }
-    if (mem->method == HPB_METHOD_PUNCH_HOLE) {
+    switch (hpb_memory_method(mem)) {
+    case HPB_METHOD_PUNCH_HOLE:
         return check_writable(mem, errp) && try_hole(mem, st.st_size, errp);
+    case HPB_METHOD_REMOVE:
+        return check_writable(mem, errp);
+    case HPB_METHOD_DONTNEED:
+    case HPB_METHOD_DONTNEED_LOCKED:
+    default:
+        return TRUE;
     }
-    return TRUE;
 }
 
 gboolean hpb_backing_detect(HpbMemory *mem, GError **errp)

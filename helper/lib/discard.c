@@ -6,9 +6,13 @@
  * becomes slices is in work.c. Trying again is harmless because the contents
  * are given up anyway.
  *
- * Not here: process_madvise(), which takes many ranges at once. It gains
- * nothing over one call per run when lists are sorted, is capped just below
- * 2 GiB a call and may return short; HpbMethod has room for it.
+ * Private memory is freed by process_madvise() where the list has gaps: one
+ * call, and one flush of other processors' TLBs, for many runs. The kernel has
+ * it for the calling process' own memory since 6.13; before that the probe at
+ * creation says no. One call is capped just below 2 GiB, which a slice never
+ * reaches unless it is a single run, and may stop short, in front of the run
+ * that it did not like: that one is then freed by itself, to learn why.
+ * Shared memory has no such call.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -58,7 +62,8 @@ int hpb_discard_call(HpbWork *work, uint64_t offset, uint64_t length)
     HpbMethod method = hpb_memory_method(work->mem);
     int ret = discard_once(work, method, offset, length);
 
-    if (ret == -EINVAL && method == HPB_METHOD_DONTNEED) {
+    if (ret == -EINVAL && method == HPB_METHOD_DONTNEED &&
+        !(work->mem->disabled & HPB_NO_DONTNEED_LOCKED)) {
         method = HPB_METHOD_DONTNEED_LOCKED;
         ret = discard_once(work, method, offset, length);
         if (!ret) {
@@ -67,6 +72,50 @@ int hpb_discard_call(HpbWork *work, uint64_t offset, uint64_t length)
         }
     }
     return ret;
+}
+
+static ssize_t discard_many(HpbWork *work, const struct iovec *iov, size_t n)
+{
+    HpbMemory *mem = work->mem;
+    int advice = hpb_memory_method(mem) == HPB_METHOD_DONTNEED
+        ? MADV_DONTNEED : MADV_DONTNEED_LOCKED;
+    ssize_t ret;
+
+    work->count.syscalls++;
+    work->count.vectored++;
+    ret = mem->ops->process_madvise(mem->pidfd, iov, n, advice);
+    if (ret >= 0) {
+        return ret;
+    }
+    switch (errno) {
+    case EBADF:
+    case EPERM:
+    case ESRCH:
+    case ENOSYS:
+        /* Not about this memory: a sandbox since, or a child of fork() */
+        work->call_many = NULL;
+        atomic_store_explicit(&mem->vectored, FALSE, memory_order_relaxed);
+        break;
+    default:
+        break;
+    }
+    return -errno;
+}
+
+void hpb_discard_probe(HpbMemory *mem)
+{
+    HpbMethod method = hpb_memory_method(mem);
+
+    if ((mem->disabled & HPB_NO_PROCESS_MADVISE) ||
+        (method != HPB_METHOD_DONTNEED && method != HPB_METHOD_DONTNEED_LOCKED)) {
+        return;
+    }
+    mem->pidfd = mem->ops->pidfd_self();
+    if (mem->pidfd != -1) {
+        /* Nothing to do is refused too where the advice is */
+        mem->vectored = !mem->ops->process_madvise(mem->pidfd, NULL, 0,
+                                                   MADV_DONTNEED);
+    }
 }
 
 gboolean hpb_memory_discard(HpbMemory *mem, const HpbRange *ranges, size_t n,
@@ -79,6 +128,7 @@ gboolean hpb_memory_discard(HpbMemory *mem, const HpbRange *ranges, size_t n,
         .results = results,
         .cancel = cancel,
         .call = hpb_discard_call,
+        .call_many = hpb_memory_vectored(mem) ? discard_many : NULL,
     };
 
     return hpb_work_run(&work, &mem->discarded);

@@ -5,6 +5,7 @@
  *   backing.c   which kind of memory a description is, and what may be done
  *   memory.c    HpbMemory: creation, checks that need no kernel, questions
  *   discard.c   free ranges
+ *   headroom.c  what the host can provide
  *   populate.c  provide memory for ranges
  *   work.c      go through the ranges of a request, slice by slice
  *   names.c     words and outcomes
@@ -24,6 +25,7 @@
 #include <stdatomic.h>
 #include <sys/stat.h>
 #include <sys/types.h>
+#include <sys/uio.h>
 #include <sys/vfs.h>
 #include <hpballoon/hpballoon.h>
 
@@ -36,16 +38,19 @@ typedef struct HpbSysOps {
     int (*fstatfs)(int fd, struct statfs *fs);
     int (*fcntl_get)(int fd, int cmd);  /* fcntl() for commands without argument */
     uint64_t (*thp_size)(void);         /* bytes, 0: kernel has none */
+    int (*pidfd_self)(void);            /* pidfd_open() of this process */
+    ssize_t (*process_madvise)(int pidfd, const struct iovec *iov, size_t n,
+                               int advice);
 } HpbSysOps;
 
 extern const HpbSysOps hpb_sysops;
 
 /*
  * Everything but the methods and the counters is constant after creation. They
- * only ever go one way, DONTNEED to DONTNEED_LOCKED and POPULATE_WRITE to
- * FALLOCATE: a reader that sees the old value merely makes one call more. lock
- * protects the counters; it is not a GMutex
- * because the thread sanitizer cannot see those.
+ * only ever go one way, DONTNEED to DONTNEED_LOCKED, POPULATE_WRITE to
+ * FALLOCATE, vectored to not: a reader that sees the old value merely makes one
+ * call more. lock protects the counters; it is not a GMutex because the thread
+ * sanitizer cannot see those.
  */
 struct HpbMemory {
     const HpbSysOps *ops;
@@ -58,10 +63,13 @@ struct HpbMemory {
     uint64_t preferred;
     uint64_t slice;         /* most bytes between two looks at cancel; power of two */
     gboolean shared;
+    uint32_t disabled;      /* HPB_NO_* */
+    int pidfd;              /* of this process, -1: not vectored from the start */
     HpbBacking backing;
     gboolean discard_zeroes;
     _Atomic int method;     /* HpbMethod */
     _Atomic int populate_method;    /* HpbPopulateMethod */
+    _Atomic int vectored;   /* gboolean */
 
     pthread_mutex_t lock;
     HpbCounters discarded;
@@ -83,6 +91,11 @@ struct HpbWork {
     uint64_t step;
     /* One try at a slice: 0 or a negative errno. Counts its system calls. */
     int (*call)(HpbWork *work, uint64_t offset, uint64_t length);
+    /*
+     * One try at several runs, together no longer than a slice: how many bytes
+     * from their start are done, or a negative errno. NULL: one by one.
+     */
+    ssize_t (*call_many)(HpbWork *work, const struct iovec *iov, size_t n);
     /* What to do with the part of a range that failed, or NULL */
     void (*undo)(HpbWork *work, uint64_t offset, uint64_t length);
     gboolean stopped;           /* cancel was seen once */
@@ -95,6 +108,10 @@ gboolean hpb_work_canceled(HpbWork *work);
 
 /* HpbWork.call that frees */
 int hpb_discard_call(HpbWork *work, uint64_t offset, uint64_t length);
+/* What takes the place of MADV_POPULATE_WRITE for @mem. */
+HpbPopulateMethod hpb_populate_fallback(const HpbMemory *mem);
+/* Find out whether the kernel frees many ranges in one call, and remember. */
+void hpb_discard_probe(HpbMemory *mem);
 
 /* hpb_memory_new() with other system calls. @ops outlives the result. */
 HpbMemory *hpb_memory_new_with_ops(const HpbMemoryDesc *desc,
@@ -106,5 +123,9 @@ HpbMemory *hpb_memory_new_with_ops(const HpbMemoryDesc *desc,
  * page_size is what that says, 0 for unknown.
  */
 gboolean hpb_backing_detect(HpbMemory *mem, GError **errp);
+
+/* hpb_memory_headroom() with @root in front of the paths that are read. */
+uint64_t hpb_headroom_at(const char *root, const HpbMemory *mem, char *text,
+                         size_t size);
 
 #endif /* HPB_MEMORY_INT_H */

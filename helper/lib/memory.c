@@ -24,6 +24,8 @@
 #define HPB_SLICE (64 * 1024ULL * 1024)
 
 #define HPB_KNOWN_FLAGS (HPB_MEMORY_SHARED | HPB_MEMORY_READ_ONLY)
+#define HPB_KNOWN_DISABLED (HPB_NO_PROCESS_MADVISE | HPB_NO_PUNCH_HOLE | \
+                            HPB_NO_DONTNEED_LOCKED | HPB_NO_POPULATE_WRITE)
 
 static gboolean is_power_of_two(uint64_t value)
 {
@@ -52,9 +54,11 @@ static gboolean check_desc(const HpbMemoryDesc *desc, const char *name,
         wrong = "has a page size that is not a power of two";
     } else if (desc->flags & ~HPB_KNOWN_FLAGS) {
         wrong = "has flags that this version of the library does not know";
+    } else if (desc->disabled & ~HPB_KNOWN_DISABLED) {
+        wrong = "disables calls that this version of the library does not know";
     }
     for (size_t i = 0; !wrong && i < G_N_ELEMENTS(desc->reserved); i++) {
-        if (desc->reserved[i] || desc->reserved0) {
+        if (desc->reserved[i]) {
             wrong = "has reserved fields that are not 0 (start from "
                     "HPB_MEMORY_DESC_INIT)";
         }
@@ -155,6 +159,8 @@ HpbMemory *hpb_memory_new_with_ops(const HpbMemoryDesc *desc,
     mem->fd_offset = desc->fd_offset;
     mem->page_size = desc->page_size;
     mem->shared = !!(desc->flags & HPB_MEMORY_SHARED);
+    mem->disabled = desc->disabled;
+    mem->pidfd = -1;
 
     if (!hpb_backing_detect(mem, errp) || !check_aligned(mem, errp) ||
         !check_mapped(mem, errp)) {
@@ -162,6 +168,9 @@ HpbMemory *hpb_memory_new_with_ops(const HpbMemoryDesc *desc,
     }
     mem->preferred = preferred_range(mem);
     mem->slice = MAX(HPB_SLICE, mem->page_size);
+    mem->populate_method = mem->disabled & HPB_NO_POPULATE_WRITE
+        ? hpb_populate_fallback(mem) : HPB_POPULATE_WRITE;
+    hpb_discard_probe(mem);
     return g_steal_pointer(&mem);
 }
 
@@ -173,6 +182,9 @@ HpbMemory *hpb_memory_new(const HpbMemoryDesc *desc, GError **errp)
 void hpb_memory_free(HpbMemory *mem)
 {
     if (mem) {
+        if (mem->pidfd != -1) {
+            close(mem->pidfd);
+        }
         pthread_mutex_destroy(&mem->lock);
         g_free(mem->name);
         g_free(mem);
@@ -202,6 +214,11 @@ HpbBacking hpb_memory_backing(const HpbMemory *mem)
 HpbMethod hpb_memory_method(const HpbMemory *mem)
 {
     return atomic_load_explicit(&mem->method, memory_order_relaxed);
+}
+
+gboolean hpb_memory_vectored(const HpbMemory *mem)
+{
+    return atomic_load_explicit(&mem->vectored, memory_order_relaxed);
 }
 
 gboolean hpb_memory_discard_zeroes(const HpbMemory *mem)

@@ -46,8 +46,7 @@ static int populate_once(HpbWork *work, HpbPopulateMethod method,
     return ret ? -errno : 0;
 }
 
-/* EINVAL to a valid range: the kernel does not know the advice. */
-static HpbPopulateMethod next_method(const HpbMemory *mem)
+HpbPopulateMethod hpb_populate_fallback(const HpbMemory *mem)
 {
     return mem->shared && mem->fd >= 0 ? HPB_POPULATE_FALLOCATE
                                        : HPB_POPULATE_NONE;
@@ -59,7 +58,8 @@ static int populate_call(HpbWork *work, uint64_t offset, uint64_t length)
     int ret = populate_once(work, method, offset, length);
 
     if (ret == -EINVAL && method == HPB_POPULATE_WRITE) {
-        method = next_method(work->mem);
+        /* The range is valid: the kernel does not know the advice */
+        method = hpb_populate_fallback(work->mem);
         ret = populate_once(work, method, offset, length);
         if (!ret || method == HPB_POPULATE_NONE) {
             atomic_store_explicit(&work->mem->populate_method, method,

@@ -6,6 +6,8 @@
  */
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #include "memory-int.h"
 
 #define THP_SIZE_FILE "/sys/kernel/mm/transparent_hugepage/hpage_pmd_size"
@@ -31,6 +33,17 @@ static uint64_t sys_thp_size(void)
     return size;
 }
 
+static int sys_pidfd_self(void)
+{
+    return (int)syscall(SYS_pidfd_open, getpid(), 0);
+}
+
+static ssize_t sys_process_madvise(int pidfd, const struct iovec *iov, size_t n,
+                                   int advice)
+{
+    return syscall(SYS_process_madvise, pidfd, iov, n, advice, 0);
+}
+
 const HpbSysOps hpb_sysops = {
     .madvise = madvise,
     .fallocate = fallocate,
@@ -39,4 +52,6 @@ const HpbSysOps hpb_sysops = {
     .fstatfs = fstatfs,
     .fcntl_get = sys_fcntl_get,
     .thp_size = sys_thp_size,
+    .pidfd_self = sys_pidfd_self,
+    .process_madvise = sys_process_madvise,
 };

@@ -345,22 +345,23 @@ static void test_dimm(void)
 /* DEV-27: targets by node go with the guest; and a state without them loads */
 static void test_migrate(void)
 {
-    static const struct { const char *from, *to; bool target; } cases[] = {
+    static const struct { const char *from, *to; bool target; } trips[] = {
         { "", "", true }, { "", "", false },
         { ",node-targets=off", "", false }, { "", ",node-targets=off", false },
     };
 
-    for (unsigned i = 0; i < ARRAY_SIZE(cases); i++) {
+    for (unsigned i = 0; i < ARRAY_SIZE(trips); i++) {
         g_autofree char *args = g_strdup_printf(HPB_PC TWO HPB_DEV_PCI "%s",
-                                                cases[i].to);
-        Hpb *h = hpb_boot_mem(TWO, cases[i].from);
-        uint64_t asked = cases[i].target ? 9 * h->unit : ANY;
+                                                trips[i].to);
+        Hpb *h = hpb_boot_mem(TWO, trips[i].from);
+        bool target = trips[i].target;
+        uint64_t asked = target ? 9 * h->unit : ANY;
         HpbDir d;
 
         /* a driver that has the feature cannot go where it is not */
-        hpb_driver_init(h, *cases[i].to ? HPB_FEATURES : FEATURES);
+        hpb_driver_init(h, *trips[i].to ? HPB_FEATURES : FEATURES);
         hpb_qmp_balloon(h, RAM - 9 * h->unit);
-        if (cases[i].target) {
+        if (target) {
             set_two(h->qts, NODE, NODE - 9 * h->unit);
         }
         hpb_take(h, SECOND - h->unit, 4 * h->unit);
@@ -368,8 +369,8 @@ static void test_migrate(void)
         hpb_move(h, hpb_start_incoming(args, &d), &d);
         hpb_check_out(h, RAM, 4 * h->unit);
         g_assert_cmphex(HPB_CFG(h, requested), ==, 9 * h->unit);
-        if (!*cases[i].to) {
-            check_node(h, 0, NODE, h->unit, cases[i].target ? 0 : ANY);
+        if (!*trips[i].to) {
+            check_node(h, 0, NODE, h->unit, target ? 0 : ANY);
             check_node(h, 1, NODE, 3 * h->unit, asked);
         }
         hpb_quit(h);

@@ -26,6 +26,7 @@ int main(int argc, char **argv)
     hpb_add_stats_tests();
     hpb_add_target_tests();
     hpb_add_memory_tests();
+    hpb_add_grow_tests();
     hpb_add_machine_tests();
     hpb_add_migrate_tests();
     hpb_add_nodes_tests();

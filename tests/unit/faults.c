@@ -108,6 +108,50 @@ static uint64_t fault_thp_size(void)
     return fails(TEST_CALL_THP_SIZE) ? 0 : test_faults.thp_size;
 }
 
+static int fault_pidfd_self(void)
+{
+    if (fails(TEST_CALL_PIDFD)) {
+        return -1;
+    }
+    if (!test_faults.vector) {
+        errno = ENOSYS;
+        return -1;
+    }
+    return hpb_sysops.pidfd_self();
+}
+
+/*
+ * As the kernel does it, by whole runs: stops at the first that fails, which
+ * is an error only if it is the first of all. Built from madvise(), so that
+ * it works on kernels that do not have it.
+ */
+static ssize_t fault_process_madvise(int pidfd, const struct iovec *iov,
+                                     size_t n, int advice)
+{
+    TestFaults *f = &test_faults;
+    size_t done = 0;
+
+    g_assert_cmpint(pidfd, >=, 0);
+    if (fails(TEST_CALL_PROCESS_MADVISE)) {
+        return -1;
+    }
+    if (!n) {
+        return 0;
+    }
+    f->vectors++;
+    for (size_t i = 0; i < n; i++) {
+        if (f->short_after && done >= f->short_after) {
+            return (ssize_t)done;
+        }
+        if (fault_madvise(iov[i].iov_base, iov[i].iov_len, advice)) {
+            return done ? (ssize_t)done : -1;
+        }
+        done += iov[i].iov_len;
+    }
+    f->longest_vector = MAX(f->longest_vector, done);
+    return (ssize_t)done;
+}
+
 const HpbSysOps test_fault_ops = {
     .madvise = fault_madvise,
     .fallocate = fault_fallocate,
@@ -116,4 +160,6 @@ const HpbSysOps test_fault_ops = {
     .fstatfs = fault_fstatfs,
     .fcntl_get = fault_fcntl_get,
     .thp_size = fault_thp_size,
+    .pidfd_self = fault_pidfd_self,
+    .process_madvise = fault_process_madvise,
 };

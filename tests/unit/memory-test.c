@@ -26,7 +26,7 @@ static void test_invalid(void)
     REFUSED(anon, d.page_size = 5000, "power of two");
     REFUSED(anon, d.page_size = 1024, "below this machine's");
     REFUSED(anon, d.flags = 1u << 31, "flags");
-    REFUSED(anon, d.reserved0 = 1, "reserved");
+    REFUSED(anon, d.disabled = 1u << 31, "disables");
     REFUSED(anon, d.reserved[3] = 1, "reserved");
     REFUSED(anon, d.length -= 1, "multiple");
     REFUSED(anon, d.host = anon->host + 8, "multiple");

@@ -234,6 +234,18 @@ size_t test_map_present(TestMap *map, uint64_t offset, uint64_t length)
     return count;
 }
 
+size_t test_map_resident(TestMap *map, uint64_t offset, uint64_t length)
+{
+    size_t n = length / PAGE, count = 0;
+    g_autofree unsigned char *pages = g_malloc(n);
+
+    g_assert_no_errno(mincore(map->host + offset, length, pages));
+    for (size_t i = 0; i < n; i++) {
+        count += pages[i] & 1;
+    }
+    return count;
+}
+
 uint64_t test_map_anon_huge(TestMap *map)
 {
     g_autofree char *text = NULL;
@@ -303,4 +315,5 @@ void test_assert_counters(HpbMemory *mem)
     g_assert_cmpuint(c.bytes, ==,
                      c.bytes_done + c.bytes_failed + c.bytes_canceled);
     g_assert_cmpuint(c.retries, <=, c.syscalls);
+    g_assert_cmpuint(c.vectored, <=, c.syscalls);
 }

@@ -65,6 +65,8 @@ void test_map_assert_zero(TestMap *map, uint64_t offset, uint64_t length);
 
 /* 4 KiB pages in the page tables of this process, or swapped out. */
 size_t test_map_present(TestMap *map, uint64_t offset, uint64_t length);
+/* 4 KiB pages that the kernel holds for it, in page tables or page cache. */
+size_t test_map_resident(TestMap *map, uint64_t offset, uint64_t length);
 /* Bytes of AnonHugePages of the mapping. */
 uint64_t test_map_anon_huge(TestMap *map);
 /* Bytes that the file takes up. */
@@ -88,6 +90,8 @@ typedef enum TestCall {
     TEST_CALL_FSTATFS,
     TEST_CALL_FCNTL_GET,
     TEST_CALL_THP_SIZE,
+    TEST_CALL_PIDFD,
+    TEST_CALL_PROCESS_MADVISE,
     TEST_NR_CALLS,
 } TestCall;
 
@@ -109,6 +113,10 @@ typedef struct TestFaults {
     /* set *cancel in freeing call number @cancel_at, 0: never */
     unsigned cancel_at;
     int cancel;
+    /* the kernel frees many ranges in one call */
+    gboolean vector;
+    /* process_madvise() stops after so many bytes, 0: does not */
+    size_t short_after;
     /* do not call the kernel to free or to check the mapping */
     gboolean fake;
     /* mapping, for the offsets */
@@ -121,6 +129,8 @@ typedef struct TestFaults {
     unsigned calls[TEST_NR_CALLS];
     unsigned frees;         /* madvise and fallocate together */
     uint64_t longest;       /* bytes in one of these */
+    unsigned vectors;       /* calls of process_madvise() with ranges */
+    uint64_t longest_vector;
 } TestFaults;
 
 extern TestFaults test_faults;

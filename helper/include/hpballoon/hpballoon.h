@@ -11,6 +11,7 @@
 #include <hpballoon/memory.h>
 #include <hpballoon/range.h>
 #include <hpballoon/discard.h>
+#include <hpballoon/headroom.h>
 #include <hpballoon/populate.h>
 
 #endif /* HPBALLOON_HPBALLOON_H */

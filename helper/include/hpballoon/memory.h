@@ -28,6 +28,15 @@ typedef struct HpbMemory HpbMemory;
 #define HPB_MEMORY_READ_ONLY    (1u << 1)   /* file or mapping is read-only by intent */
 
 /*
+ * HpbMemoryDesc.disabled: calls that must not be made, because this kernel has
+ * a bug in them or to see what happens without. What takes their place:
+ */
+#define HPB_NO_PROCESS_MADVISE  (1u << 0)   /* one call for each run */
+#define HPB_NO_PUNCH_HOLE       (1u << 1)   /* madvise(MADV_REMOVE) */
+#define HPB_NO_DONTNEED_LOCKED  (1u << 2)   /* mlocked memory: -ENOTSUP */
+#define HPB_NO_POPULATE_WRITE   (1u << 3)   /* fallocate(), or -ENOTSUP */
+
+/*
  * A mapping as its owner knows it. Initialise with HPB_MEMORY_DESC_INIT and
  * set what is different, so that fields added later keep their default.
  */
@@ -47,7 +56,7 @@ typedef struct HpbMemoryDesc {
      */
     uint64_t page_size;
     uint32_t flags;         /* HPB_MEMORY_* */
-    uint32_t reserved0;     /* 0 */
+    uint32_t disabled;      /* HPB_NO_*, default 0: use all there is */
     uint64_t reserved[4];   /* 0 */
 } HpbMemoryDesc;
 
@@ -115,6 +124,12 @@ HpbBacking hpb_memory_backing(const HpbMemory *mem);
 
 /* May change from DONTNEED to DONTNEED_LOCKED by a discard that needs it. */
 HpbMethod hpb_memory_method(const HpbMemory *mem);
+
+/*
+ * Whether that call is made for many ranges at once, by process_madvise(): for
+ * private memory, from Linux 6.13. Turns false when the kernel refuses later.
+ */
+gboolean hpb_memory_vectored(const HpbMemory *mem);
 
 /*
  * Whether a discarded range reads as zeroes until somebody writes to it. False

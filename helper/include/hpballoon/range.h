@@ -46,6 +46,7 @@ typedef struct HpbCounters {
     uint64_t bytes_failed;
     uint64_t bytes_canceled;
     uint64_t syscalls;          /* calls that do the work, also failed ones */
+    uint64_t vectored;          /* those of them that took several runs */
     /*
      * Slices tried again: after EINTR or EAGAIN, or part by part to find the one
      * that failed. Never more than syscalls.

@@ -7,6 +7,7 @@
  *   virtio-balloon-hp-queue.c   [4] take requests, dispatch, answer
  *   virtio-balloon-hp-plan.c    [4] validate the ranges of a request
  *   virtio-balloon-hp-memory.c  [5] free the backing, in a worker thread
+ *   virtio-balloon-hp-provide.c [5] provide memory again, or say why not
  *   virtio-balloon-hp-migrate.c [6] saved state
  *   virtio-balloon-hp-state.c   [6] which units are out
  *   virtio-balloon-hp-stats.c   guest statistics
@@ -40,6 +41,7 @@ struct VbhpBlock {
     MemoryRegion *mr;           /* referenced */
     RAMBlock *rb;
     HpbMemory *mem;             /* NULL: the host cannot free it */
+    bool provide;               /* fetch memory before the guest gets it */
     uint32_t node;              /* NUMA node of the guest, or VBHP_NO_NODE */
     uint64_t nr_units;
     uint64_t nr_out;
@@ -80,6 +82,8 @@ struct VbhpRequest {
     bool not_zeroed;            /* settle: something out may not be zero */
     int cancel;                 /* atomic: stop at the next slice */
     GPtrArray *blocks;          /* settle: the blocks to go through */
+    char *refused_block;        /* deflate: there was no memory for this one */
+    char *refused_reason;       /* and why; set together */
     QTAILQ_ENTRY(VbhpRequest) next;
 };
 
@@ -150,6 +154,7 @@ void vbhp_plan(VirtIOBalloonHP *s, VbhpRequest *req, uint64_t resp_size,
 /* Start and stop the worker thread; stop wants that nothing is in flight */
 void vbhp_memory_realize(VirtIOBalloonHP *s);
 void vbhp_memory_unrealize(VirtIOBalloonHP *s);
+void vbhp_memory_instance_init(Object *obj);
 /* Open @blk's backing in the helper library; says why if it cannot be freed */
 void vbhp_memory_open(VbhpBlock *blk);
 void vbhp_memory_close(VbhpBlock *blk);
@@ -182,6 +187,17 @@ void vbhp_settle(VirtIOBalloonHP *s);
  */
 bool vbhp_held(VirtIOBalloonHP *s);
 
+void vbhp_provide_instance_init(Object *obj);
+/*
+ * Worker, without the BQL: fetch the memory of a deflate. Units for which
+ * there is none become NOMEM, and nothing of them stays populated.
+ */
+void vbhp_provide(VbhpRequest *req, uint64_t unit);
+/* Keep for the operator what became of deflate @req; its runs hold blocks yet */
+void vbhp_refusal_update(VirtIOBalloonHP *s, const VbhpRequest *req);
+/* A refusal about @block (NULL: any) is no longer true */
+void vbhp_refusal_forget(VirtIOBalloonHP *s, const char *block);
+
 /* [6] state */
 
 void vbhp_state_realize(VirtIOBalloonHP *s);
@@ -200,8 +216,8 @@ VbhpBlock *vbhp_block_of(VirtIOBalloonHP *s,
 VbhpBlock *vbhp_block_by_name(VirtIOBalloonHP *s, const char *idstr);
 /* Whether the host can free units of @blk at all */
 bool vbhp_block_frees(VirtIOBalloonHP *s, const VbhpBlock *blk);
-/* Page size of the ordinary RAM's backing, bytes; the largest if they differ */
-uint64_t vbhp_largest_page(void);
+/* Page sizes of the ordinary RAM's backings, bytes */
+void vbhp_page_sizes(uint64_t *smallest, uint64_t *largest);
 /* Range size that suits all ordinary RAM, bytes, a power of two */
 uint64_t vbhp_preferred_range(VirtIOBalloonHP *s);
 /*

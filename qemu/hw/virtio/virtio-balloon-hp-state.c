@@ -93,6 +93,8 @@ static void vbhp_block_add(VirtIOBalloonHP *s, const VbhpRegion *region)
     blk->rb = region->mr->ram_block;
     blk->node = region->node;
     blk->nr_units = blk->rb->used_length / s->unit;
+    blk->provide = s->prealloc ||
+                   blk->rb->page_size > qemu_real_host_page_size();
     vbhp_memory_open(blk);
     QTAILQ_INSERT_TAIL(&s->blocks, blk, next);
     trace_virtio_balloon_hp_block(blk->rb->idstr, blk->nr_units, true);
@@ -108,6 +110,7 @@ static void vbhp_block_drop(VirtIOBalloonHP *s, VbhpBlock *blk)
     s->actual -= blk->nr_out * s->unit;
     blk->nr_out = 0;
     blk->gone = true;
+    vbhp_refusal_forget(s, blk->rb->idstr);
     if (!blk->users) {
         vbhp_block_free(blk);
     }
@@ -286,17 +289,18 @@ bool vbhp_block_frees(VirtIOBalloonHP *s, const VbhpBlock *blk)
     return blk->mem && blk->rb->page_size <= s->unit;
 }
 
-uint64_t vbhp_largest_page(void)
+void vbhp_page_sizes(uint64_t *smallest, uint64_t *largest)
 {
     g_autoptr(GArray) regions = vbhp_collect_regions();
-    uint64_t largest = 0;
 
+    *smallest = UINT64_MAX;
+    *largest = 0;
     for (guint i = 0; i < regions->len; i++) {
-        MemoryRegion *mr = g_array_index(regions, VbhpRegion, i).mr;
+        RAMBlock *rb = g_array_index(regions, VbhpRegion, i).mr->ram_block;
 
-        largest = MAX(largest, mr->ram_block->page_size);
+        *smallest = MIN(*smallest, rb->page_size);
+        *largest = MAX(*largest, rb->page_size);
     }
-    return largest;
 }
 
 unsigned vbhp_ram_nodes(void)
@@ -320,7 +324,7 @@ uint64_t vbhp_preferred_range(VirtIOBalloonHP *s)
 
     vbhp_blocks_refresh(s);
     QTAILQ_FOREACH(blk, &s->blocks, next) {
-        if (blk->mem) {
+        if (vbhp_block_frees(s, blk)) {
             preferred = MAX(preferred, hpb_memory_preferred_range(blk->mem));
         }
     }
@@ -389,6 +393,7 @@ void vbhp_state_reset(VirtIOBalloonHP *s)
     }
     g_assert(!s->actual);
     s->zero_unknown = false;
+    vbhp_refusal_forget(s, NULL);
     if (changed) {
         vbhp_actual_changed(s);
     }

@@ -21,6 +21,7 @@
  */
 
 #include "qemu/osdep.h"
+#include "qemu/error-report.h"
 #include "qemu/main-loop.h"
 #include "qemu/module.h"
 #include "qemu/units.h"
@@ -148,10 +149,18 @@ static int vbhp_post_load(VirtIODevice *vdev)
     return 0;
 }
 
-static bool vbhp_check_unit(VirtIOBalloonHP *s, uint64_t largest, Error **errp)
+/*
+ * By default all memory can be moved, so the largest pages of any backend are
+ * the unit. Where that is too much for the guest (1 GiB pages behind one node,
+ * ordinary ones behind another) the user says what it shall be, and memory of
+ * larger pages stays with the guest.
+ */
+static bool vbhp_check_unit(VirtIOBalloonHP *s, Error **errp)
 {
     uint64_t host_page = qemu_real_host_page_size();
+    uint64_t smallest, largest;
 
+    vbhp_page_sizes(&smallest, &largest);
     if (!s->unit) {
         s->unit = MAX(VBHP_DEFAULT_UNIT, largest);
     }
@@ -160,7 +169,7 @@ static bool vbhp_check_unit(VirtIOBalloonHP *s, uint64_t largest, Error **errp)
                    "%" PRIu64 " bytes", s->unit, MAX(host_page, 4 * KiB));
         return false;
     }
-    if (s->unit < largest) {
+    if (s->unit < smallest) {
         error_setg(errp, "unit=%" PRIu64 " is smaller than the pages of the "
                    "guest's memory backend; use unit=%" PRIu64 " or leave it "
                    "out", s->unit, largest);
@@ -171,6 +180,11 @@ static bool vbhp_check_unit(VirtIOBalloonHP *s, uint64_t largest, Error **errp)
                    "%" PRIu64 " bytes; use a smaller one", s->unit,
                    vbhp_ram_size());
         return false;
+    }
+    if (s->unit < largest) {
+        warn_report("virtio-balloon-hp: unit=%" PRIu64 " is smaller than the "
+                    "pages of some memory backends (up to %" PRIu64 " bytes); "
+                    "their memory stays with the guest", s->unit, largest);
     }
     return true;
 }
@@ -201,7 +215,7 @@ static void vbhp_device_realize(DeviceState *dev, Error **errp)
                    "on guest-physical addresses; leave it out");
         return;
     }
-    if (!vbhp_check_unit(s, vbhp_largest_page(), errp)) {
+    if (!vbhp_check_unit(s, errp)) {
         return;
     }
     if (qemu_add_balloon_handler(vbhp_balloon_target, vbhp_balloon_stat, s)) {
@@ -324,6 +338,8 @@ static void vbhp_instance_init(Object *obj)
 
     vbhp_stats_instance_init(obj);
     vbhp_nodes_instance_init(obj);
+    vbhp_memory_instance_init(obj);
+    vbhp_provide_instance_init(obj);
     object_property_add(obj, "counters", "what the device has done",
                         vbhp_counters_get, NULL, NULL, NULL);
     object_property_add_uint64_ptr(obj, "requested-size", &s->requested,
@@ -349,6 +365,8 @@ static const Property vbhp_properties[] = {
                       VIRTIO_BALLOON_HP_F_DEFLATE_ON_OOM, false),
     DEFINE_PROP_BIT64("free-page-reporting", VirtIOBalloonHP, host_features,
                       VIRTIO_BALLOON_HP_F_REPORTING, false),
+    /* Memory is there before the guest is told that it has it. */
+    DEFINE_PROP_BOOL("prealloc", VirtIOBalloonHP, prealloc, false),
     /* Targets of NUMA nodes, if the machine has nodes with memory each. */
     DEFINE_PROP_BIT64("node-targets", VirtIOBalloonHP, host_features,
                       VIRTIO_BALLOON_HP_F_NODES, true),

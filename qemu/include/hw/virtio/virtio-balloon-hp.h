@@ -63,6 +63,17 @@ typedef struct VbhpCounters {
     uint64_t dropped;                   /* abandoned by a reset */
 } VbhpCounters;
 
+/* Memory that the guest asked for and the host does not have, for operators */
+typedef struct VbhpRefusal {
+    int64_t since;              /* seconds since the epoch; 0: there is none */
+    int64_t last;               /* likewise, of the newest request */
+    uint64_t requests;          /* refused in all or part since @since */
+    uint64_t bytes;             /* refused of the newest request */
+    char *block;                /* name of the RAM block */
+    char *reason;
+    int64_t warned;             /* ms of the host's clock, 0: never */
+} VbhpRefusal;
+
 struct VirtIOBalloonHP {
     VirtIODevice parent_obj;
 
@@ -85,6 +96,8 @@ struct VirtIOBalloonHP {
     QEMUTimer *hold_timer;      /* runs only during incoming postcopy */
 
     /* [5] memory */
+    bool prealloc;              /* populate on grow, whatever the backing */
+    VbhpRefusal refusal;
     VbhpWorker worker;
     VbhpRequest *settle;        /* freeing what came in as out, or NULL */
     bool settle_wanted;         /* to be done when postcopy is over */
