@@ -12,5 +12,6 @@
 #include <hpballoon/range.h>
 #include <hpballoon/discard.h>
 #include <hpballoon/populate.h>
+#include <hpballoon/scan.h>
 
 #endif /* HPBALLOON_HPBALLOON_H */
