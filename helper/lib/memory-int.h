@@ -6,6 +6,7 @@
  *   memory.c    HpbMemory: creation, checks that need no kernel, questions
  *   discard.c   free ranges
  *   headroom.c  what the host can provide
+ *   scan.c      what is held; pagemap.c, nodes.c: see scan-int.h
  *   populate.c  provide memory for ranges
  *   work.c      go through the ranges of a request, slice by slice
  *   names.c     words and outcomes
@@ -41,14 +42,27 @@ typedef struct HpbSysOps {
     int (*pidfd_self)(void);            /* pidfd_open() of this process */
     ssize_t (*process_madvise)(int pidfd, const struct iovec *iov, size_t n,
                                int advice);
+    int (*open_pagemap)(void);          /* /proc/self/pagemap, for reading */
+    int (*ioctl)(int fd, unsigned long request, void *arg);
+    ssize_t (*pread)(int fd, void *buffer, size_t length, off_t offset);
+    off_t (*lseek)(int fd, off_t offset, int whence);
+    /* move_pages() of this process without destination: tells nodes */
+    int (*page_nodes)(size_t n, void **pages, int *status);
 } HpbSysOps;
 
 extern const HpbSysOps hpb_sysops;
 
 /*
+ * Consecutive failures with EINTR or EAGAIN after which a call is given up as
+ * busy. Unit: calls. Neither is known to repeat for memory; the number only
+ * has to be finite, for a caller that waits, and more than a burst of signals.
+ */
+#define HPB_RETRY_MAX 16
+
+/*
  * Everything but the methods and the counters is constant after creation. They
  * only ever go one way, DONTNEED to DONTNEED_LOCKED, POPULATE_WRITE to
- * FALLOCATE, vectored to not: a reader that sees the old value merely makes one
+ * FALLOCATE, vectored to not, ioctl to pagemap: a reader that sees the old value merely makes one
  * call more. lock protects the counters; it is not a GMutex because the thread
  * sanitizer cannot see those.
  */
@@ -61,6 +75,7 @@ struct HpbMemory {
     uint64_t fd_offset;
     uint64_t page_size;     /* of the backing */
     uint64_t preferred;
+    uint64_t huge_size;     /* of a huge page that may be there, power of two */
     uint64_t slice;         /* most bytes between two looks at cancel; power of two */
     gboolean shared;
     uint32_t disabled;      /* HPB_NO_* */
@@ -70,6 +85,7 @@ struct HpbMemory {
     _Atomic int method;     /* HpbMethod */
     _Atomic int populate_method;    /* HpbPopulateMethod */
     _Atomic int vectored;   /* gboolean */
+    _Atomic int scan_method;    /* HpbScanMethod */
 
     pthread_mutex_t lock;
     HpbCounters discarded;
@@ -105,6 +121,19 @@ struct HpbWork {
 /* Answer all ranges, and add to @sum, under the lock. True: all were done. */
 gboolean hpb_work_run(HpbWork *work, HpbCounters *sum);
 gboolean hpb_work_canceled(HpbWork *work);
+
+/* 0, or -EINVAL or -ERANGE that answers @range. @unit: power of two. */
+int hpb_range_check(const HpbMemory *mem, const HpbRange *range, uint64_t unit);
+
+/*
+ * Scan @range and call @func for each run, until it returns other than 0.
+ * Returns that, -ECANCELED, or what the scan failed with. Long runs of the same
+ * flags may come in pieces.
+ */
+int hpb_memory_each_run(HpbMemory *mem, const HpbRange *range,
+                        const int *cancel,
+                        int (*func)(const HpbMemory *mem, const HpbRun *run,
+                                    void *opaque), void *opaque);
 
 /* HpbWork.call that frees */
 int hpb_discard_call(HpbWork *work, uint64_t offset, uint64_t length);

@@ -25,7 +25,8 @@
 
 #define HPB_KNOWN_FLAGS (HPB_MEMORY_SHARED | HPB_MEMORY_READ_ONLY)
 #define HPB_KNOWN_DISABLED (HPB_NO_PROCESS_MADVISE | HPB_NO_PUNCH_HOLE | \
-                            HPB_NO_DONTNEED_LOCKED | HPB_NO_POPULATE_WRITE)
+                            HPB_NO_DONTNEED_LOCKED | HPB_NO_POPULATE_WRITE | \
+                            HPB_NO_PAGEMAP_SCAN | HPB_NO_SEEK_DATA)
 
 static gboolean is_power_of_two(uint64_t value)
 {
@@ -115,7 +116,7 @@ static gboolean check_mapped(const HpbMemory *mem, GError **errp)
     return FALSE;
 }
 
-static uint64_t preferred_range(const HpbMemory *mem)
+static uint64_t huge_size(const HpbMemory *mem)
 {
     uint64_t base = sysconf(_SC_PAGESIZE);
     uint64_t thp;
@@ -128,14 +129,18 @@ static uint64_t preferred_range(const HpbMemory *mem)
         /* What one page of page table entries of 8 bytes maps */
         thp = base * (base / 8);
     }
-    /*
-     * Huge pages are aligned by address and, in the page cache, by file
-     * offset; ranges are aligned by offset into the mapping.
-     */
-    if (((uintptr_t)mem->host | mem->fd_offset) & (thp - 1)) {
-        return mem->page_size;
-    }
     return thp;
+}
+
+/*
+ * Huge pages are aligned by address and, in the page cache, by file offset;
+ * ranges are aligned by offset into the mapping.
+ */
+static uint64_t preferred_range(const HpbMemory *mem)
+{
+    uint64_t place = (uintptr_t)mem->host | mem->fd_offset;
+
+    return place & (mem->huge_size - 1) ? mem->page_size : mem->huge_size;
 }
 
 HpbMemory *hpb_memory_new_with_ops(const HpbMemoryDesc *desc,
@@ -166,10 +171,13 @@ HpbMemory *hpb_memory_new_with_ops(const HpbMemoryDesc *desc,
         !check_mapped(mem, errp)) {
         return NULL;
     }
+    mem->huge_size = huge_size(mem);
     mem->preferred = preferred_range(mem);
     mem->slice = MAX(HPB_SLICE, mem->page_size);
     mem->populate_method = mem->disabled & HPB_NO_POPULATE_WRITE
         ? hpb_populate_fallback(mem) : HPB_POPULATE_WRITE;
+    mem->scan_method = mem->disabled & HPB_NO_PAGEMAP_SCAN
+        ? HPB_SCAN_BY_PAGEMAP : HPB_SCAN_BY_IOCTL;
     hpb_discard_probe(mem);
     return g_steal_pointer(&mem);
 }

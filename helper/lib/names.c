@@ -103,6 +103,17 @@ const char *hpb_method_name(HpbMethod method)
     return "unknown";
 }
 
+const char *hpb_scan_method_name(HpbScanMethod method)
+{
+    switch (method) {
+    case HPB_SCAN_BY_IOCTL:
+        return "pagemap-scan";
+    case HPB_SCAN_BY_PAGEMAP:
+        return "pagemap";
+    }
+    return "unknown";
+}
+
 const char *hpb_populate_method_name(HpbPopulateMethod method)
 {
     switch (method) {

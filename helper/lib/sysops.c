@@ -5,6 +5,8 @@
  * Part of step [5] memory of the data path. Nothing is decided here.
  */
 #include <fcntl.h>
+#include <numaif.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -44,6 +46,21 @@ static ssize_t sys_process_madvise(int pidfd, const struct iovec *iov, size_t n,
     return syscall(SYS_process_madvise, pidfd, iov, n, advice, 0);
 }
 
+static int sys_open_pagemap(void)
+{
+    return open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+}
+
+static int sys_ioctl(int fd, unsigned long request, void *arg)
+{
+    return ioctl(fd, request, arg);
+}
+
+static int sys_page_nodes(size_t n, void **pages, int *status)
+{
+    return (int)move_pages(0, n, pages, NULL, status, 0);
+}
+
 const HpbSysOps hpb_sysops = {
     .madvise = madvise,
     .fallocate = fallocate,
@@ -54,4 +71,9 @@ const HpbSysOps hpb_sysops = {
     .thp_size = sys_thp_size,
     .pidfd_self = sys_pidfd_self,
     .process_madvise = sys_process_madvise,
+    .open_pagemap = sys_open_pagemap,
+    .ioctl = sys_ioctl,
+    .pread = pread,
+    .lseek = lseek,
+    .page_nodes = sys_page_nodes,
 };

@@ -22,17 +22,22 @@
 #include "memory-int.h"
 
 /*
- * Consecutive failures with EINTR or EAGAIN after which a slice is given up as
- * busy. Unit: calls. Neither is known to repeat for memory; the number only
- * has to be finite, for a caller that waits, and more than a burst of signals.
- */
-#define HPB_RETRY_MAX 16
-
-/*
  * Runs in one batch. Unit: runs. They are on the stack (16 bytes each), and
  * one call for 256 is already 99 % of what there is to gain.
  */
 #define HPB_BATCH_MAX 256
+
+int hpb_range_check(const HpbMemory *mem, const HpbRange *range, uint64_t unit)
+{
+    if (!range->length || ((range->offset | range->length) & (unit - 1))) {
+        return -EINVAL;
+    }
+    if (range->offset > mem->length ||
+        range->length > mem->length - range->offset) {
+        return -ERANGE;
+    }
+    return 0;
+}
 
 gboolean hpb_work_canceled(HpbWork *work)
 {
@@ -76,17 +81,8 @@ static void range_finish(HpbWork *work, size_t i, uint64_t done, int error)
 /* 0 or the error that answers the range. */
 static int check_range(const HpbWork *work, const HpbRange *range)
 {
-    const HpbMemory *mem = work->mem;
-    uint64_t unit = MAX(work->step, mem->page_size);
-
-    if (!range->length || ((range->offset | range->length) & (unit - 1))) {
-        return -EINVAL;
-    }
-    if (range->offset > mem->length ||
-        range->length > mem->length - range->offset) {
-        return -ERANGE;
-    }
-    return 0;
+    return hpb_range_check(work->mem, range,
+                           MAX(work->step, work->mem->page_size));
 }
 
 /* End of the slice that begins at @offset of a run that ends at @end. */

@@ -50,8 +50,8 @@ static gboolean free_fails(TestCall call, uint64_t offset, uint64_t length,
     if (fails(call)) {
         return TRUE;
     }
-    if (f->bad_range && (!f->bad_only || f->bad_only == advice) && offset <= f->bad_offset &&
-        f->bad_offset - offset < length) {
+    if (f->bad_range && (!f->bad_only || f->bad_only == advice) &&
+        offset <= f->bad_offset && f->bad_offset - offset < length) {
         errno = f->bad_error;
         return TRUE;
     }
@@ -152,6 +152,39 @@ static ssize_t fault_process_madvise(int pidfd, const struct iovec *iov,
     return (ssize_t)done;
 }
 
+static int fault_open_pagemap(void)
+{
+    return fails(TEST_CALL_OPEN_PAGEMAP) ? -1 : hpb_sysops.open_pagemap();
+}
+
+static int fault_ioctl(int fd, unsigned long request, void *arg)
+{
+    return fails(TEST_CALL_IOCTL) ? -1 : hpb_sysops.ioctl(fd, request, arg);
+}
+
+static ssize_t fault_pread(int fd, void *buffer, size_t length, off_t offset)
+{
+    ssize_t most = test_faults.short_read ? test_faults.short_read : length;
+    ssize_t got;
+
+    if (fails(TEST_CALL_PREAD)) {
+        return -1;
+    }
+    got = hpb_sysops.pread(fd, buffer, length, offset);
+    return MIN(got, most);
+}
+
+static off_t fault_lseek(int fd, off_t offset, int whence)
+{
+    return fails(TEST_CALL_LSEEK) ? -1 : hpb_sysops.lseek(fd, offset, whence);
+}
+
+static int fault_page_nodes(size_t n, void **pages, int *status)
+{
+    return fails(TEST_CALL_PAGE_NODES)
+        ? -1 : hpb_sysops.page_nodes(n, pages, status);
+}
+
 const HpbSysOps test_fault_ops = {
     .madvise = fault_madvise,
     .fallocate = fault_fallocate,
@@ -162,4 +195,9 @@ const HpbSysOps test_fault_ops = {
     .thp_size = fault_thp_size,
     .pidfd_self = fault_pidfd_self,
     .process_madvise = fault_process_madvise,
+    .open_pagemap = fault_open_pagemap,
+    .ioctl = fault_ioctl,
+    .pread = fault_pread,
+    .lseek = fault_lseek,
+    .page_nodes = fault_page_nodes,
 };

@@ -21,11 +21,15 @@ static void test_words(void)
     for (int i = 0; i <= HPB_METHOD_PUNCH_HOLE; i++) {
         check_word(seen, hpb_method_name(i));
     }
+    for (int i = 0; i <= HPB_SCAN_BY_PAGEMAP; i++) {
+        check_word(seen, hpb_scan_method_name(i));
+    }
     for (int i = 0; i <= HPB_OUTCOME_IO; i++) {
         check_word(seen, hpb_outcome_name(i));
     }
     g_assert_cmpstr(hpb_backing_name(1000), ==, "unknown");
     g_assert_cmpstr(hpb_method_name(1000), ==, "unknown");
+    g_assert_cmpstr(hpb_scan_method_name(1000), ==, "unknown");
     g_assert_cmpstr(hpb_outcome_name(1000), ==, "unknown");
 }
 

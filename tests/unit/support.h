@@ -92,6 +92,11 @@ typedef enum TestCall {
     TEST_CALL_THP_SIZE,
     TEST_CALL_PIDFD,
     TEST_CALL_PROCESS_MADVISE,
+    TEST_CALL_OPEN_PAGEMAP,
+    TEST_CALL_IOCTL,
+    TEST_CALL_PREAD,
+    TEST_CALL_LSEEK,
+    TEST_CALL_PAGE_NODES,
     TEST_NR_CALLS,
 } TestCall;
 
@@ -122,6 +127,8 @@ typedef struct TestFaults {
     /* mapping, for the offsets */
     uint8_t *host;
     uint64_t fd_offset;
+    /* most bytes that a pread() returns, 0: no limit */
+    size_t short_read;
     /* what thp_size() returns, if it does not fail */
     uint64_t thp_size;
 

@@ -13,5 +13,6 @@
 #include <hpballoon/discard.h>
 #include <hpballoon/headroom.h>
 #include <hpballoon/populate.h>
+#include <hpballoon/scan.h>
 
 #endif /* HPBALLOON_HPBALLOON_H */

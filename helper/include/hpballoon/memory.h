@@ -35,6 +35,8 @@ typedef struct HpbMemory HpbMemory;
 #define HPB_NO_PUNCH_HOLE       (1u << 1)   /* madvise(MADV_REMOVE) */
 #define HPB_NO_DONTNEED_LOCKED  (1u << 2)   /* mlocked memory: -ENOTSUP */
 #define HPB_NO_POPULATE_WRITE   (1u << 3)   /* fallocate(), or -ENOTSUP */
+#define HPB_NO_PAGEMAP_SCAN     (1u << 4)   /* read /proc/self/pagemap */
+#define HPB_NO_SEEK_DATA        (1u << 5)   /* the page table alone */
 
 /*
  * A mapping as its owner knows it. Initialise with HPB_MEMORY_DESC_INIT and
