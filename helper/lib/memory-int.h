@@ -6,6 +6,8 @@
  *   memory.c    HpbMemory: creation, checks that need no kernel, questions
  *   discard.c   free ranges
  *   headroom.c  what the host can provide
+ *   place.c     NUMA nodes to take memory from
+ *   host.c      pools and nodes of the machine (public only)
  *   scan.c      what is held; pagemap.c, nodes.c: see scan-int.h
  *   populate.c  provide memory for ranges
  *   work.c      go through the ranges of a request, slice by slice
@@ -48,6 +50,9 @@ typedef struct HpbSysOps {
     off_t (*lseek)(int fd, off_t offset, int whence);
     /* move_pages() of this process without destination: tells nodes */
     int (*page_nodes)(size_t n, void **pages, int *status);
+    int (*mbind)(void *addr, size_t length, int mode, const unsigned long *mask,
+                 unsigned long max_node);
+    uint64_t (*node_available)(int node);   /* hpb_host_available() */
 } HpbSysOps;
 
 extern const HpbSysOps hpb_sysops;
@@ -79,6 +84,9 @@ struct HpbMemory {
     uint64_t slice;         /* most bytes between two looks at cancel; power of two */
     gboolean shared;
     uint32_t disabled;      /* HPB_NO_* */
+    HpbThp thp;
+    HpbPlacement placement;
+    uint64_t nodes[HPB_NODES_MAX / 64];
     int pidfd;              /* of this process, -1: not vectored from the start */
     HpbBacking backing;
     gboolean discard_zeroes;
@@ -156,5 +164,10 @@ gboolean hpb_backing_detect(HpbMemory *mem, GError **errp);
 /* hpb_memory_headroom() with @root in front of the paths that are read. */
 uint64_t hpb_headroom_at(const char *root, const HpbMemory *mem, char *text,
                          size_t size);
+
+/* Set the placement of the description. */
+gboolean hpb_place_apply(HpbMemory *mem, GError **errp);
+/* Whether @length bytes may be taken without the kernel killing for it. */
+gboolean hpb_place_has_room(const HpbMemory *mem, uint64_t length);
 
 #endif /* HPB_MEMORY_INT_H */

@@ -11,6 +11,7 @@
  * preferred and slice are powers of two and page_size <= preferred, slice.
  */
 #include <errno.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 #include "memory-int.h"
@@ -57,6 +58,11 @@ static gboolean check_desc(const HpbMemoryDesc *desc, const char *name,
         wrong = "has flags that this version of the library does not know";
     } else if (desc->disabled & ~HPB_KNOWN_DISABLED) {
         wrong = "disables calls that this version of the library does not know";
+    } else if ((unsigned int)desc->thp > HPB_THP_NEVER ||
+               (unsigned int)desc->placement > HPB_PLACEMENT_INTERLEAVE) {
+        wrong = "has a policy that this version of the library does not know";
+    } else if ((desc->placement != HPB_PLACEMENT_NONE) != !!desc->nodes) {
+        wrong = "has NUMA nodes without a placement, or the other way round";
     }
     for (size_t i = 0; !wrong && i < G_N_ELEMENTS(desc->reserved); i++) {
         if (desc->reserved[i]) {
@@ -140,6 +146,9 @@ static uint64_t preferred_range(const HpbMemory *mem)
 {
     uint64_t place = (uintptr_t)mem->host | mem->fd_offset;
 
+    if (mem->page_size < mem->huge_size && mem->thp == HPB_THP_NEVER) {
+        return mem->page_size;
+    }
     return place & (mem->huge_size - 1) ? mem->page_size : mem->huge_size;
 }
 
@@ -165,10 +174,15 @@ HpbMemory *hpb_memory_new_with_ops(const HpbMemoryDesc *desc,
     mem->page_size = desc->page_size;
     mem->shared = !!(desc->flags & HPB_MEMORY_SHARED);
     mem->disabled = desc->disabled;
+    mem->thp = desc->thp;
+    mem->placement = desc->placement;
+    if (desc->nodes) {
+        memcpy(mem->nodes, desc->nodes, sizeof(mem->nodes));
+    }
     mem->pidfd = -1;
 
     if (!hpb_backing_detect(mem, errp) || !check_aligned(mem, errp) ||
-        !check_mapped(mem, errp)) {
+        !check_mapped(mem, errp) || !hpb_place_apply(mem, errp)) {
         return NULL;
     }
     mem->huge_size = huge_size(mem);

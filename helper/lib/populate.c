@@ -55,7 +55,12 @@ HpbPopulateMethod hpb_populate_fallback(const HpbMemory *mem)
 static int populate_call(HpbWork *work, uint64_t offset, uint64_t length)
 {
     HpbPopulateMethod method = hpb_memory_populate_method(work->mem);
-    int ret = populate_once(work, method, offset, length);
+    int ret;
+
+    if (!hpb_place_has_room(work->mem, length)) {
+        return -ENOMEM;
+    }
+    ret = populate_once(work, method, offset, length);
 
     if (ret == -EINVAL && method == HPB_POPULATE_WRITE) {
         /* The range is valid: the kernel does not know the advice */

@@ -139,19 +139,22 @@ ssize_t hpb_memory_scan(HpbMemory *mem, const HpbRange *range, HpbRun *runs,
 {
     FileWalk walk = { .mem = asks_file(mem) ? mem : NULL };
     HpbPagemap map;
-    ssize_t ret = hpb_range_check(mem, range, mem->page_size);
+    int ret = hpb_range_check(mem, range, mem->page_size);
+    ssize_t used;
 
-    if (!ret && !n) {
-        ret = -EINVAL;
+    if (ret < 0) {
+        return ret;
     }
-    if (!ret) {
-        ret = hpb_pagemap_open(&map, mem);
+    if (!n) {
+        return -EINVAL;
     }
-    if (!ret) {
-        ret = scan(&map, &walk, range, runs, n);
-        hpb_pagemap_close(&map);
+    ret = hpb_pagemap_open(&map, mem);
+    if (ret < 0) {
+        return ret;
     }
-    return ret;
+    used = scan(&map, &walk, range, runs, n);
+    hpb_pagemap_close(&map);
+    return used;
 }
 
 static void sum_up(const HpbMemory *mem, HpbSummary *sum, const HpbRun *run)

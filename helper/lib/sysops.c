@@ -61,6 +61,12 @@ static int sys_page_nodes(size_t n, void **pages, int *status)
     return (int)move_pages(0, n, pages, NULL, status, 0);
 }
 
+static int sys_mbind(void *addr, size_t length, int mode,
+                     const unsigned long *mask, unsigned long max_node)
+{
+    return (int)mbind(addr, length, mode, mask, max_node, 0);
+}
+
 const HpbSysOps hpb_sysops = {
     .madvise = madvise,
     .fallocate = fallocate,
@@ -76,4 +82,6 @@ const HpbSysOps hpb_sysops = {
     .pread = pread,
     .lseek = lseek,
     .page_nodes = sys_page_nodes,
+    .mbind = sys_mbind,
+    .node_available = hpb_host_available,
 };

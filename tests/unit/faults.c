@@ -185,6 +185,19 @@ static int fault_page_nodes(size_t n, void **pages, int *status)
         ? -1 : hpb_sysops.page_nodes(n, pages, status);
 }
 
+static int fault_mbind(void *addr, size_t length, int mode,
+                       const unsigned long *mask, unsigned long max_node)
+{
+    return fails(TEST_CALL_MBIND)
+        ? -1 : hpb_sysops.mbind(addr, length, mode, mask, max_node);
+}
+
+static uint64_t fault_node_available(int node)
+{
+    return test_faults.node_available ? test_faults.node_available
+                                      : hpb_sysops.node_available(node);
+}
+
 const HpbSysOps test_fault_ops = {
     .madvise = fault_madvise,
     .fallocate = fault_fallocate,
@@ -200,4 +213,6 @@ const HpbSysOps test_fault_ops = {
     .pread = fault_pread,
     .lseek = fault_lseek,
     .page_nodes = fault_page_nodes,
+    .mbind = fault_mbind,
+    .node_available = fault_node_available,
 };

@@ -110,6 +110,29 @@ static void test_preferred_thp(void)
     }
 }
 
+/* The owner says what it advised: without huge pages none are preferred. */
+static void test_preferred_advice(void)
+{
+    static const struct {
+        HpbThp thp;
+        uint64_t preferred;
+    } table[] = {
+        { HPB_THP_UNKNOWN, THP_SIZE }, { HPB_THP_MADVISE, THP_SIZE },
+        { HPB_THP_NEVER, 4096 },
+    };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(table); i++) {
+        g_autoptr(TestMap) map = test_map_new(TEST_ANON_4K, 4 * MIB, 0);
+        g_autoptr(HpbMemory) mem = NULL;
+
+        test_faults_reset(map);
+        map->desc.thp = table[i].thp;
+        mem = test_memory_new(map, &test_fault_ops);
+        g_assert_cmpuint(hpb_memory_preferred_range(mem), ==,
+                         table[i].preferred);
+    }
+}
+
 /* Ranges aligned in the mapping but not in memory cannot be huge pages. */
 static void test_preferred_misaligned(void)
 {
@@ -152,6 +175,7 @@ int main(int argc, char **argv)
     g_test_add_func("/memory/no-error-no-name", test_no_error_no_name);
     g_test_add_func("/memory/questions", test_questions);
     g_test_add_func("/memory/preferred/thp", test_preferred_thp);
+    g_test_add_func("/memory/preferred/advice", test_preferred_advice);
     g_test_add_func("/memory/preferred/misaligned", test_preferred_misaligned);
     g_test_add_func("/memory/mapped-fault", test_mapped_fault);
     return g_test_run();

@@ -35,8 +35,7 @@ static gboolean pool_read(size_t page_size, const char *name, unsigned *value)
     return TRUE;
 }
 
-/* Change the pool by @pages; returns by how many it really changed. */
-static int pool_change(size_t page_size, int pages)
+int test_pool_change(size_t page_size, int pages)
 {
     g_autofree char *path = pool_file(page_size, "nr_hugepages");
     unsigned before, after;
@@ -84,7 +83,7 @@ int test_run_with_pool(size_t page_size, unsigned pages)
     sigaddset(&set, SIGHUP);
     sigprocmask(SIG_BLOCK, &set, &old);
 
-    raised = pool_change(page_size, (int)pages);
+    raised = test_pool_change(page_size, (int)pages);
     pid = fork();
     if (pid == 0) {
         sigprocmask(SIG_SETMASK, &old, NULL);
@@ -93,7 +92,7 @@ int test_run_with_pool(size_t page_size, unsigned pages)
     if (pid == -1 || waitpid(pid, &status, 0) != pid) {
         status = -1;
     }
-    if (raised > 0 && pool_change(page_size, -raised) != -raised) {
+    if (raised > 0 && test_pool_change(page_size, -raised) != -raised) {
         fprintf(stderr, "could not take %d huge pages of %zu bytes out of the "
                 "pool again: lower nr_hugepages by hand\n", raised, page_size);
         status = -1;

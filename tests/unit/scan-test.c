@@ -95,6 +95,7 @@ static void test_small(void)
         HpbSummary sum;
 
         test_map_fill(map, 1 * MIB, 8192);
+        /* volatile: the read has to happen */
         g_assert_cmpint(*(volatile uint8_t *)(map->host + 1 * MIB + 8192), ==,
                         0);
         test_map_fill(map, 1 * MIB + 12288, 4096);

@@ -97,6 +97,7 @@ typedef enum TestCall {
     TEST_CALL_PREAD,
     TEST_CALL_LSEEK,
     TEST_CALL_PAGE_NODES,
+    TEST_CALL_MBIND,
     TEST_NR_CALLS,
 } TestCall;
 
@@ -129,6 +130,8 @@ typedef struct TestFaults {
     uint64_t fd_offset;
     /* most bytes that a pread() returns, 0: no limit */
     size_t short_read;
+    /* bytes on any node, 0: as it is */
+    uint64_t node_available;
     /* what thp_size() returns, if it does not fail */
     uint64_t thp_size;
 
@@ -157,5 +160,7 @@ int test_run_with_pool(size_t page_size, unsigned pages);
 /* Free pages in the pool of @page_size that no one has reserved; 0: no such pool. */
 unsigned test_pool_free(size_t page_size);
 unsigned test_pool_available(size_t page_size);
+/* Change the pool; returns by how many pages it really changed. */
+int test_pool_change(size_t page_size, int pages);
 
 #endif /* HPB_TEST_SUPPORT_H */

@@ -8,6 +8,7 @@
 #define HPBALLOON_HPBALLOON_H
 
 #include <hpballoon/error.h>
+#include <hpballoon/host.h>
 #include <hpballoon/memory.h>
 #include <hpballoon/range.h>
 #include <hpballoon/discard.h>

@@ -38,6 +38,24 @@ typedef struct HpbMemory HpbMemory;
 #define HPB_NO_PAGEMAP_SCAN     (1u << 4)   /* read /proc/self/pagemap */
 #define HPB_NO_SEEK_DATA        (1u << 5)   /* the page table alone */
 
+/* Transparent huge pages of a mapping. Values are ABI: new ones are appended. */
+typedef enum HpbThp {
+    HPB_THP_UNKNOWN,        /* as the machine has it; taken as possible */
+    HPB_THP_MADVISE,        /* MADV_HUGEPAGE was given */
+    HPB_THP_NEVER,          /* MADV_NOHUGEPAGE was given, or they are off */
+} HpbThp;
+
+/* NUMA nodes of a mapping. Values are ABI: new ones are appended. */
+typedef enum HpbPlacement {
+    HPB_PLACEMENT_NONE,     /* leave it as it is: somebody else's, or default */
+    HPB_PLACEMENT_BIND,     /* from these nodes or not at all */
+    HPB_PLACEMENT_PREFERRED,    /* from this one if it has any */
+    HPB_PLACEMENT_INTERLEAVE,   /* from these in turn */
+} HpbPlacement;
+
+/* Nodes that HpbMemoryDesc.nodes has bits for */
+#define HPB_NODES_MAX 1024
+
 /*
  * A mapping as its owner knows it. Initialise with HPB_MEMORY_DESC_INIT and
  * set what is different, so that fields added later keep their default.
@@ -59,6 +77,14 @@ typedef struct HpbMemoryDesc {
     uint64_t page_size;
     uint32_t flags;         /* HPB_MEMORY_* */
     uint32_t disabled;      /* HPB_NO_*, default 0: use all there is */
+    HpbThp thp;             /* what was advised; the library advises nothing */
+    /*
+     * Policy that hpb_memory_new() sets on the mapping: pages that come later,
+     * by whoever touches them, are from these nodes. Default: sets none.
+     */
+    HpbPlacement placement;
+    /* HPB_NODES_MAX bits, node 0 lowest (libnuma: bitmask.maskp); else NULL. Copied. */
+    const uint64_t *nodes;
     uint64_t reserved[4];   /* 0 */
 } HpbMemoryDesc;
 
@@ -87,7 +113,8 @@ typedef enum HpbMethod {
 
 /*
  * Check @desc against the kernel's own view and take it. Nothing is freed, no
- * page touched and no file contents changed (holes are tried past its end).
+ * page touched and no file contents changed (holes are tried past its end). A
+ * placement is set on the mapping.
  *
  * Refused, with the reason in @errp: descriptions that contradict themselves
  * or the file; unmapped addresses; memory that is read-only or sealed; private
@@ -118,7 +145,8 @@ uint64_t hpb_memory_smallest_range(const HpbMemory *mem);
  * huge page. For hugetlb its page size. For other memory the size of a
  * transparent huge page (or what that would be on a kernel without), unless
  * host address or file offset are so that huge pages and ranges cannot
- * coincide: then the smallest range size.
+ * coincide, or the description says that there are none (HPB_THP_NEVER): then
+ * the smallest range size.
  */
 uint64_t hpb_memory_preferred_range(const HpbMemory *mem);
 

@@ -6,8 +6,8 @@
  * its life: SIGBUS where it comes from a pool of huge pages or a file system,
  * the OOM killer elsewhere. Asked beforehand, the answer is an error.
  *
- * Where pages come from (NUMA nodes) is the policy of the mapping, as set by
- * mbind() or of the thread that calls.
+ * Where pages come from (NUMA nodes) is the policy of the mapping: that of its
+ * description, else as set by mbind() or of the thread that calls.
  *
  * Rejected: touching pages under a handler for SIGBUS. Handlers belong to the
  * process, not to a library.
@@ -53,7 +53,10 @@ typedef enum HpbPopulateMethod {
  *     other       as the kernel says
  *
  * A limit on ordinary memory (memory control group) is not among them: there
- * the kernel kills instead of failing, as whenever memory is touched.
+ * the kernel kills instead of failing, as whenever memory is touched. It would
+ * too when the nodes of a mapping are full that its description binds
+ * (HPB_PLACEMENT_BIND): these are looked at before, and answer -ENOMEM while
+ * they have less than the slice and 128 MiB each, even if it is there already.
  */
 gboolean hpb_memory_populate(HpbMemory *mem, const HpbRange *ranges, size_t n,
                              uint64_t step, HpbResult *results,
