@@ -118,10 +118,10 @@ static ssize_t scan(HpbPagemap *map, FileWalk *walk, const HpbRange *range,
         uint64_t stop;
         int ret = hpb_pagemap_at(map, pos, end, &table);
 
-        if (!ret) {
+        if (ret >= 0) {
             ret = file_at(walk, pos, end, &file);
         }
-        if (ret) {
+        if (ret < 0) {
             return ret;
         }
         stop = MIN(table.end, file.end);
