@@ -98,6 +98,7 @@ struct HpbMemory {
     pthread_mutex_t lock;
     HpbCounters discarded;
     HpbCounters populated;
+    HpbCounters collapsed;
 };
 
 /* One request: a list of ranges, and what to do with them (work.c) */

@@ -27,7 +27,8 @@
 #define HPB_KNOWN_FLAGS (HPB_MEMORY_SHARED | HPB_MEMORY_READ_ONLY)
 #define HPB_KNOWN_DISABLED (HPB_NO_PROCESS_MADVISE | HPB_NO_PUNCH_HOLE | \
                             HPB_NO_DONTNEED_LOCKED | HPB_NO_POPULATE_WRITE | \
-                            HPB_NO_PAGEMAP_SCAN | HPB_NO_SEEK_DATA)
+                            HPB_NO_PAGEMAP_SCAN | HPB_NO_SEEK_DATA | \
+                            HPB_NO_COLLAPSE)
 
 static gboolean is_power_of_two(uint64_t value)
 {

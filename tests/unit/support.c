@@ -21,6 +21,7 @@
 const char *const test_kind_names[TEST_NR_KINDS] = {
     [TEST_ANON_THP] = "anonymous-thp",
     [TEST_ANON_4K] = "anonymous-4k",
+    [TEST_ANON_PLAIN] = "anonymous",
     [TEST_ANON_SHARED] = "anonymous-shared",
     [TEST_MEMFD] = "memfd",
     [TEST_MEMFD_PRIVATE] = "memfd-private",
@@ -41,7 +42,8 @@ static gboolean is_hugetlb(TestKind kind)
 static gboolean is_private(TestKind kind)
 {
     return kind == TEST_ANON_THP || kind == TEST_ANON_4K ||
-           kind == TEST_MEMFD_PRIVATE || kind == TEST_DISK_FILE_PRIVATE ||
+           kind == TEST_ANON_PLAIN || kind == TEST_MEMFD_PRIVATE ||
+           kind == TEST_DISK_FILE_PRIVATE ||
            kind == TEST_HUGETLB_MEMFD_PRIVATE || kind == TEST_HUGETLB_ANON;
 }
 
@@ -86,6 +88,7 @@ static int open_backing(TestKind kind, size_t page_size, const char **skip)
         break;
     case TEST_ANON_THP:
     case TEST_ANON_4K:
+    case TEST_ANON_PLAIN:
     case TEST_ANON_SHARED:
     case TEST_HUGETLB_ANON:
     case TEST_HUGETLB_ANON_SHARED:

@@ -4,7 +4,7 @@
  * holds for them, and system calls that fail on demand
  *
  * Everything here acts on memory of the test process alone, except pool.c,
- * which raises the huge page pool and gives it back.
+ * which raises the huge page pool and gives it back, and settings.c.
  */
 #ifndef HPB_TEST_SUPPORT_H
 #define HPB_TEST_SUPPORT_H
@@ -19,6 +19,7 @@
 typedef enum TestKind {
     TEST_ANON_THP,          /* MADV_HUGEPAGE */
     TEST_ANON_4K,           /* MADV_NOHUGEPAGE */
+    TEST_ANON_PLAIN,        /* no advice */
     TEST_ANON_SHARED,
     TEST_MEMFD,
     TEST_MEMFD_PRIVATE,
@@ -162,5 +163,15 @@ unsigned test_pool_free(size_t page_size);
 unsigned test_pool_available(size_t page_size);
 /* Change the pool; returns by how many pages it really changed. */
 int test_pool_change(size_t page_size, int pages);
+
+/* --- settings of the machine (settings.c) --- */
+
+/*
+ * Run the tests of this program; whatever settings they change are put back
+ * however the tests end. Returns what main() returns.
+ */
+int test_run_with_settings(void);
+/* Set a file of transparent_hugepage/. FALSE: cannot be set here. */
+gboolean test_setting(const char *name, const char *value);
 
 #endif /* HPB_TEST_SUPPORT_H */

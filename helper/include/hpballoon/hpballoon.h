@@ -11,6 +11,7 @@
 #include <hpballoon/host.h>
 #include <hpballoon/memory.h>
 #include <hpballoon/range.h>
+#include <hpballoon/collapse.h>
 #include <hpballoon/discard.h>
 #include <hpballoon/headroom.h>
 #include <hpballoon/populate.h>

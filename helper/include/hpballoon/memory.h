@@ -37,6 +37,7 @@ typedef struct HpbMemory HpbMemory;
 #define HPB_NO_POPULATE_WRITE   (1u << 3)   /* fallocate(), or -ENOTSUP */
 #define HPB_NO_PAGEMAP_SCAN     (1u << 4)   /* read /proc/self/pagemap */
 #define HPB_NO_SEEK_DATA        (1u << 5)   /* the page table alone */
+#define HPB_NO_COLLAPSE         (1u << 6)   /* -ENOTSUP */
 
 /* Transparent huge pages of a mapping. Values are ABI: new ones are appended. */
 typedef enum HpbThp {
