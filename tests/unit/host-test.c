@@ -152,9 +152,12 @@ static void test_memory(void)
         sum += hpb_host_available(node);
     }
     g_assert_cmpuint(all, >, 0);
-    /* Others work meanwhile; a key that is not found would be half */
-    g_assert_cmpuint(sum, >, all - all / 4);
-    g_assert_cmpuint(sum, <, all + all / 4);
+    /*
+     * Others work meanwhile, and where memory was ballooned or plugged kernels
+     * count it differently for nodes; a key that is not found would be nothing
+     */
+    g_assert_cmpuint(sum, >, all / 2);
+    g_assert_cmpuint(sum, <, all * 2);
 }
 
 int main(int argc, char **argv)
