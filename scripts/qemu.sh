@@ -105,6 +105,15 @@ build_helper() {
     rsync -rlc --delete "$dir/dest/$QEMU_HELPER/" "$QEMU_HELPER/"
 }
 
+# reconfigure_qemu: what the helper library wants to be linked with has changed. Only QEMU's meson reads that, once.
+reconfigure_qemu() {
+    local pc=$QEMU_HELPER/lib/pkgconfig/hpballoon.pc
+    cmp -s "$pc" "$QEMU_BUILD/.hpb-pc" && return 0
+    PKG_CONFIG_PATH=$QEMU_HELPER/lib/pkgconfig "$QEMU_BUILD/pyvenv/bin/meson" setup --reconfigure --clearcache \
+        "$QEMU_BUILD" "$QEMU_TREE/src"
+    cp "$pc" "$QEMU_BUILD/.hpb-pc"
+}
+
 # configure_qemu FLAVOUR
 configure_qemu() {
     local args=(--target-list=x86_64-softmmu --without-default-features --enable-kvm --enable-tcg
@@ -116,10 +125,14 @@ configure_qemu() {
     else
         args+=(--disable-debug-info)
     fi
-    [ -f "$QEMU_BUILD/.hpb-configured" ] && [ "$(cat "$QEMU_BUILD/.hpb-configured")" = "${args[*]}" ] && return 0
+    if [ -f "$QEMU_BUILD/.hpb-configured" ] && [ "$(cat "$QEMU_BUILD/.hpb-configured")" = "${args[*]}" ]; then
+        reconfigure_qemu
+        return 0
+    fi
     rm -rf "$QEMU_BUILD"
     mkdir -p "$QEMU_BUILD"
     (cd "$QEMU_BUILD" && PKG_CONFIG_PATH=$QEMU_HELPER/lib/pkgconfig ../src/configure "${args[@]}")
+    cp "$QEMU_HELPER/lib/pkgconfig/hpballoon.pc" "$QEMU_BUILD/.hpb-pc"
     printf '%s\n' "${args[*]}" >"$QEMU_BUILD/.hpb-configured"
 }
 

@@ -133,10 +133,25 @@ def test_grow_while_the_pool_is_empty(boot):
         assert driver_status(guest)["stop"] == "the host has no memory"
         assert counters(guest)["refused"]["nomem"] > 0
         assert hostmem.pool_free() == 0
+        refused = guest.qmp.qom_get(qom_path(), "grow-refused")
+        assert refused["block"] == "m" and refused["bytes"] > 0 and "pool" in refused["reason"], refused
+        assert guest.stderr().count("which the host cannot provide") == 1
         # what it was given is real
         assert "TOUCHED 200" in guest.run("hpb-touch -p random 200").output
     wait_actual(guest, LARGE, BACK_SECONDS)
+    assert guest.qmp.qom_get(qom_path(), "grow-refused") == {"active": False}
     assert "TOUCHED 700" in guest.run("hpb-touch -p random 700").output
+    guest.console.wait_pattern(more=1, passes=1)
+
+
+def test_prealloc(boot):
+    """prealloc=on: memory that comes back is there before the guest touches it."""
+    guest = boot(memory=1024, append="hpb.touch=700 hpb.pattern=64", options={"prealloc": "on"})
+    before = hostmem.guest_ram(guest.pid, LARGE).rss
+    resize(guest, SMALL)
+    assert hostmem.guest_ram(guest.pid, LARGE).rss <= SMALL + NOISE
+    resize(guest, LARGE)
+    assert hostmem.guest_ram(guest.pid, LARGE).rss >= before - NOISE
     guest.console.wait_pattern(more=1, passes=1)
 
 
