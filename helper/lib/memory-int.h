@@ -81,6 +81,7 @@ struct HpbMemory {
     uint64_t preferred;
     uint64_t huge_size;     /* of a huge page that may be there, power of two */
     uint64_t slice;         /* most bytes between two looks at cancel; power of two */
+    uint64_t discard_slice; /* the same for discard */
     gboolean shared;
     uint32_t disabled;      /* HPB_NO_* */
     HpbThp thp;
@@ -108,6 +109,7 @@ struct HpbWork {
     size_t n;
     HpbResult *results;         /* or NULL */
     const int *cancel;          /* or NULL */
+    uint64_t slice;             /* of the memory */
     /*
      * Ranges are multiples of it, and so is what counts as done of a range that
      * fails. 0: of the page size, and a range is tried as a whole.
