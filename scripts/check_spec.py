@@ -4,7 +4,7 @@
 
 usage: check_spec.py TOP OUT-DIR
 
-It renders without a warning, numbers its requirements once and in order, agrees
+It renders without a warning, numbers each requirement once and leaves none out, agrees
 with the wire header on every constant, names no requirement in code that it does
 not have, and each device requirement is cited by a test.
 """
@@ -33,11 +33,11 @@ def check_render(spec: Path, out: Path) -> list[str]:
 
 
 def check_numbers(text: str) -> list[str]:
-    """Requirements are numbered from 1, in order, without a gap, each once."""
+    """Requirements are numbered from 1, without a gap, each once; later ones may stand anywhere."""
     wrong = []
     for kind in ("DRV", "DEV"):
         numbers = [n for k, n in definitions(text) if k == kind]
-        if numbers != list(range(1, len(numbers) + 1)):
+        if sorted(numbers) != list(range(1, len(numbers) + 1)):
             wrong.append(f"{kind}: {numbers}")
         if not numbers:
             wrong.append(f"{kind}: no requirement found")

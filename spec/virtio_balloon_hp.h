@@ -28,6 +28,7 @@
 #define VIRTIO_BALLOON_HP_F_STATS		1 /* statistics queue exists */
 #define VIRTIO_BALLOON_HP_F_DEFLATE_ON_OOM	2 /* driver deflates under memory pressure */
 #define VIRTIO_BALLOON_HP_F_REPORTING		5 /* reporting queue exists */
+#define VIRTIO_BALLOON_HP_F_NODES		6 /* configuration has NUMA nodes */
 
 /*
  * Virtqueues. A queue's index does not depend on the features negotiated; a
@@ -58,8 +59,25 @@ struct virtio_balloon_hp_config {
 	__le64 unit;
 	/* most descriptors with range bytes that one request may have */
 	__le32 max_ranges;
-	/* zero; later features give it a meaning */
-	__le32 reserved;
+	/* entries of struct virtio_balloon_hp_node that follow; zero without
+	 * VIRTIO_BALLOON_HP_F_NODES */
+	__le32 nr_nodes;
+};
+
+/* virtio_balloon_hp_node.requested: the node has no target of its own */
+#define VIRTIO_BALLOON_HP_NODE_ANY		(~0ULL)
+
+/*
+ * One NUMA node of the guest, behind struct virtio_balloon_hp_config: entry k
+ * is proximity domain k of the firmware's tables (ACPI SRAT). Either every node
+ * has a target of its own, and config.requested is their sum, or none has.
+ */
+struct virtio_balloon_hp_node {
+	/* dynamic: bytes to have out of this node; multiple of unit, or
+	 * VIRTIO_BALLOON_HP_NODE_ANY */
+	__le64 requested;
+	/* dynamic: bytes of this node that are out; multiple of unit */
+	__le64 actual;
 };
 
 /* Request types: virtio_balloon_hp_req.type */

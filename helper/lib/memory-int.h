@@ -8,6 +8,7 @@
  *   place.c     NUMA nodes to take memory from
  *   host.c      pools and nodes of the machine (public only)
  *   scan.c      what is held; pagemap.c, nodes.c: see scan-int.h
+ *   headroom.c  what the host can provide
  *   populate.c  provide memory for ranges
  *   work.c      go through the ranges of a request, slice by slice
  *   names.c     words and outcomes
@@ -167,5 +168,9 @@ gboolean hpb_backing_detect(HpbMemory *mem, GError **errp);
 gboolean hpb_place_apply(HpbMemory *mem, GError **errp);
 /* Whether @length bytes may be taken without the kernel killing for it. */
 gboolean hpb_place_has_room(const HpbMemory *mem, uint64_t length);
+
+/* hpb_memory_headroom() with @root in front of the paths that are read. */
+uint64_t hpb_headroom_at(const char *root, const HpbMemory *mem, char *text,
+                         size_t size);
 
 #endif /* HPB_MEMORY_INT_H */

@@ -81,7 +81,7 @@ static void check_sizes(Hpb *h)
     for (unsigned i = 0; i <= VIRTIO_BALLOON_HP_VQ_DEFLATE; i++) {
         g_assert_cmpint(HPB_CFG(h, max_ranges) + 2, <=, h->vq[i].size);
     }
-    g_assert_cmpint(HPB_CFG(h, reserved), ==, 0);
+    g_assert_cmpint(HPB_CFG(h, nr_nodes), ==, 0);
     g_assert_cmphex(HPB_CFG(h, requested), ==, 0);
     g_assert_cmphex(HPB_CFG(h, actual), ==, 0);
 }

@@ -13,6 +13,7 @@
 #include "qemu/units.h"
 #include "qobject/qdict.h"
 #include "hpb-qtest.h"
+#include "hpb-qtest-migrate.h"
 
 #define RAM     (256 * MiB)
 #define OK      VIRTIO_BALLOON_HP_OK
@@ -21,108 +22,6 @@
 static uint64_t at(Hpb *h, unsigned i)
 {
     return HPB_RAM_START + i * h->unit;
-}
-
-/* A directory for sockets and files, gone with its contents at the end */
-typedef struct Dir {
-    char *path, *sock, *file, *log;
-    char *uri, *file_uri;
-} Dir;
-
-static void dir_init(Dir *d)
-{
-    d->path = g_dir_make_tmp("hpb-qtest-XXXXXX", NULL);
-    g_assert_nonnull(d->path);
-    d->sock = g_build_filename(d->path, "sock", NULL);
-    d->file = g_build_filename(d->path, "state", NULL);
-    d->log = g_build_filename(d->path, "log", NULL);
-    d->uri = g_strdup_printf("unix:%s", d->sock);
-    d->file_uri = g_strdup_printf("file:%s", d->file);
-}
-
-static void dir_done(Dir *d)
-{
-    unlink(d->sock);
-    unlink(d->file);
-    unlink(d->log);
-    rmdir(d->path);
-    g_free(d->path);
-    g_free(d->sock);
-    g_free(d->file);
-    g_free(d->log);
-    g_free(d->uri);
-    g_free(d->file_uri);
-}
-
-static QTestState *start_incoming(const char *args, Dir *d)
-{
-    return qtest_initf("%s -incoming defer 2>%s", args, d->log);
-}
-
-static void incoming(QTestState *to, const char *uri)
-{
-    qtest_qmp_assert_success(to, "{ 'execute': 'migrate-incoming', "
-                             "'arguments': { 'uri': %s, "
-                             "'exit-on-error': false } }", uri);
-}
-
-static char *migration_status(QTestState *qts)
-{
-    QDict *rsp = qtest_qmp_assert_success_ref(
-        qts, "{ 'execute': 'query-migrate' }");
-    char *status = g_strdup(qdict_get_try_str(rsp, "status") ?: "none");
-
-    qobject_unref(rsp);
-    return status;
-}
-
-/* Wait until the migration of @qts has ended; true if it worked */
-static bool migration_ended(QTestState *qts)
-{
-    gint64 start = g_get_monotonic_time();
-
-    for (;;) {
-        g_autofree char *status = migration_status(qts);
-
-        if (!strcmp(status, "completed")) {
-            return true;
-        }
-        if (!strcmp(status, "failed")) {
-            return false;
-        }
-        g_assert_cmpint(g_get_monotonic_time() - start, <, HPB_TIMEOUT_US);
-    }
-}
-
-static void migrate(QTestState *from, const char *uri)
-{
-    qtest_qmp_assert_success(from, "{ 'execute': 'migrate', 'arguments': "
-                             "{ 'uri': %s } }", uri);
-}
-
-static void wait_running(QTestState *qts, bool running)
-{
-    gint64 start = g_get_monotonic_time();
-    bool is;
-
-    do {
-        QDict *rsp = qtest_qmp_assert_success_ref(
-            qts, "{ 'execute': 'query-status' }");
-
-        is = qdict_get_bool(rsp, "running");
-        qobject_unref(rsp);
-        g_assert_cmpint(g_get_monotonic_time() - start, <, HPB_TIMEOUT_US);
-    } while (is != running);
-}
-
-/* Live, through a socket; @h continues on the destination */
-static void move(Hpb *h, QTestState *to, Dir *d)
-{
-    incoming(to, d->uri);
-    migrate(h->qts, d->uri);
-    g_assert_true(migration_ended(h->qts));
-    g_assert_true(migration_ended(to));
-    hpb_migrated(h, to);
 }
 
 /* Out: units 2..9 and 20; then all of it has to be known on the other side */
@@ -157,11 +56,11 @@ static void test_live(void)
 {
     Hpb *h = hpb_boot("");
     QDict *event;
-    Dir d;
+    HpbDir d;
 
-    dir_init(&d);
+    hpb_dir_init(&d);
     make_state(h);
-    move(h, start_incoming(ARGS, &d), &d);
+    hpb_move(h, hpb_start_incoming(ARGS, &d), &d);
     g_assert_cmphex(HPB_CFG(h, requested), ==, 30 * h->unit);
     /* management on this side has never heard of the size */
     event = qtest_qmp_eventwait_ref(h->qts, "BALLOON_CHANGE");
@@ -170,7 +69,7 @@ static void test_live(void)
     qobject_unref(event);
     check_state(h);
     hpb_quit(h);
-    dir_done(&d);
+    hpb_dir_done(&d);
 }
 
 /* DEV-27: twice, with changes in between, and with shared memory files */
@@ -180,17 +79,17 @@ static void test_twice(void)
                       "memory-backend-memfd,id=m,size=256M,share=on";
     g_autofree char *args = g_strdup_printf(HPB_PC "%s " HPB_DEV_PCI, mem);
     Hpb *h = hpb_boot_mem(mem, "");
-    Dir d;
+    HpbDir d;
 
-    dir_init(&d);
+    hpb_dir_init(&d);
     hpb_take(h, at(h, 60), 10 * h->unit);
-    move(h, start_incoming(args, &d), &d);
+    hpb_move(h, hpb_start_incoming(args, &d), &d);
     hpb_give(h, at(h, 60), 10 * h->unit);
     make_state(h);
-    move(h, start_incoming(args, &d), &d);
+    hpb_move(h, hpb_start_incoming(args, &d), &d);
     check_state(h);
     hpb_quit(h);
-    dir_done(&d);
+    hpb_dir_done(&d);
 }
 
 /* Save to a file, load from it later, as managedsave does */
@@ -198,21 +97,21 @@ static void test_file(void)
 {
     Hpb *h = hpb_boot("");
     QTestState *to;
-    Dir d;
+    HpbDir d;
 
-    dir_init(&d);
+    hpb_dir_init(&d);
     make_state(h);
     qtest_qmp_assert_success(h->qts, "{ 'execute': 'stop' }");
-    migrate(h->qts, d.file_uri);
-    g_assert_true(migration_ended(h->qts));
-    to = start_incoming(ARGS, &d);
-    incoming(to, d.file_uri);
-    g_assert_true(migration_ended(to));
+    hpb_migrate(h->qts, d.file_uri);
+    g_assert_true(hpb_migration_ended(h->qts));
+    to = hpb_start_incoming(ARGS, &d);
+    hpb_incoming(to, d.file_uri);
+    g_assert_true(hpb_migration_ended(to));
     hpb_migrated(h, to);
     qtest_qmp_assert_success(to, "{ 'execute': 'cont' }");
     check_state(h);
     hpb_quit(h);
-    dir_done(&d);
+    hpb_dir_done(&d);
 }
 
 /* Two nodes, something out of each */
@@ -223,18 +122,18 @@ static void test_numa(void)
                       "-numa node,memdev=m0 -numa node,memdev=m1";
     g_autofree char *args = g_strdup_printf(HPB_PC "%s " HPB_DEV_PCI, mem);
     Hpb *h = hpb_boot_mem(mem, "");
-    Dir d;
+    HpbDir d;
 
-    dir_init(&d);
+    hpb_dir_init(&d);
     hpb_take(h, 124 * MiB, 8 * MiB);
     hpb_take(h, 250 * MiB, 4 * MiB);
-    move(h, start_incoming(args, &d), &d);
+    hpb_move(h, hpb_start_incoming(args, &d), &d);
     hpb_check_out(h, RAM, 12 * MiB);
     hpb_give(h, 124 * MiB, 8 * MiB);
     hpb_give(h, 250 * MiB, 4 * MiB);
     hpb_check_out(h, RAM, 0);
     hpb_quit(h);
-    dir_done(&d);
+    hpb_dir_done(&d);
 }
 
 /* libvirt sets the target before the state comes: it is the newer one */
@@ -242,18 +141,18 @@ static void test_target_before_state(void)
 {
     Hpb *h = hpb_boot("");
     QTestState *to;
-    Dir d;
+    HpbDir d;
 
-    dir_init(&d);
+    hpb_dir_init(&d);
     make_state(h);
-    to = start_incoming(ARGS, &d);
+    to = hpb_start_incoming(ARGS, &d);
     qtest_qmp_assert_success(to, "{ 'execute': 'balloon', 'arguments': "
                              "{ 'value': %" PRIu64 " } }", RAM - 7 * h->unit);
-    move(h, to, &d);
+    hpb_move(h, to, &d);
     g_assert_cmphex(HPB_CFG(h, requested), ==, 7 * h->unit);
     check_state(h);
     hpb_quit(h);
-    dir_done(&d);
+    hpb_dir_done(&d);
 }
 
 /* DEV-20: paused, requests in the ring; the destination answers them */
@@ -262,15 +161,15 @@ static void test_available(void)
     Hpb *h = hpb_boot("");
     g_autoptr(HpbReq) in = hpb_inflate(h), out = hpb_deflate(h);
     QTestState *to;
-    Dir d;
+    HpbDir d;
 
-    dir_init(&d);
+    hpb_dir_init(&d);
     hpb_take(h, at(h, 50), 2 * h->unit);
     qtest_qmp_assert_success(h->qts, "{ 'execute': 'stop' }");
     hpb_submit(hpb_range(in, at(h, 1), 4 * h->unit));
     hpb_submit(hpb_range(out, at(h, 50), h->unit));
-    to = start_incoming(ARGS, &d);
-    move(h, to, &d);
+    to = hpb_start_incoming(ARGS, &d);
+    hpb_move(h, to, &d);
     g_assert_false(in->answered);
     qtest_qmp_assert_success(to, "{ 'execute': 'cont' }");
     hpb_wait(in);
@@ -279,7 +178,7 @@ static void test_available(void)
     g_assert_cmpint(out->status, ==, OK);
     hpb_check_out(h, RAM, 5 * h->unit);
     hpb_quit(h);
-    dir_done(&d);
+    hpb_dir_done(&d);
 }
 
 /* DEV-20: requests arrive while the migration runs; each is answered once */
@@ -290,22 +189,22 @@ static void test_in_flight(void)
     QTestState *to;
     HpbReq *in[N];
     uint64_t done = 0;
-    Dir d;
+    HpbDir d;
 
-    dir_init(&d);
+    hpb_dir_init(&d);
     hpb_fill(h, at(h, 0), N * h->unit, 1);
-    to = start_incoming(ARGS, &d);
-    incoming(to, d.uri);
+    to = hpb_start_incoming(ARGS, &d);
+    hpb_incoming(to, d.uri);
     for (unsigned i = 0; i < N; i++) {
         in[i] = hpb_range(hpb_inflate(h), at(h, i), h->unit);
         hpb_add(in[i]);
     }
-    migrate(h->qts, d.uri);
+    hpb_migrate(h->qts, d.uri);
     hpb_kick(h, VIRTIO_BALLOON_HP_VQ_INFLATE);
-    g_assert_true(migration_ended(h->qts));
-    g_assert_true(migration_ended(to));
+    g_assert_true(hpb_migration_ended(h->qts));
+    g_assert_true(hpb_migration_ended(to));
     hpb_migrated(h, to);
-    wait_running(to, true);
+    hpb_wait_running(to, true);
     for (unsigned i = 0; i < N; i++) {
         hpb_wait(in[i]);
         done += in[i]->done;
@@ -315,7 +214,7 @@ static void test_in_flight(void)
     }
     hpb_check_out(h, RAM, done);
     hpb_quit(h);
-    dir_done(&d);
+    hpb_dir_done(&d);
 }
 
 /* A statistics buffer that the source holds is not lost */
@@ -323,13 +222,13 @@ static void test_stats_buffer(void)
 {
     Hpb *h = hpb_boot("");
     const HpbDesc buf = { 8 * MiB, 16, 0 };
-    Dir d;
+    HpbDir d;
 
-    dir_init(&d);
+    hpb_dir_init(&d);
     hpb_chain(h, VIRTIO_BALLOON_HP_VQ_STATS, &buf, 1, false);
     g_assert_cmpint(hpb_collect(h, VIRTIO_BALLOON_HP_VQ_STATS), ==, 0);
-    move(h, start_incoming(ARGS, &d), &d);
-    wait_running(h->qts, true);
+    hpb_move(h, hpb_start_incoming(ARGS, &d), &d);
+    hpb_wait_running(h->qts, true);
     qtest_qmp_assert_success(h->qts, "{ 'execute': 'qom-set', 'arguments': "
                              "{ 'path': %s, "
                              "'property': 'guest-stats-polling-interval', "
@@ -337,7 +236,7 @@ static void test_stats_buffer(void)
     qtest_clock_step(h->qts, 2000000000LL);
     g_assert_true(hpb_answered(h, VIRTIO_BALLOON_HP_VQ_STATS));
     hpb_quit(h);
-    dir_done(&d);
+    hpb_dir_done(&d);
 }
 
 static uint64_t bytes_sent(QTestState *qts)
@@ -370,21 +269,21 @@ static void test_zeroed_while_migrating(void)
     Hpb *h = hpb_boot_mem("-m 256M", ",free-page-reporting=on");
     g_autoptr(HpbReq) rep = hpb_report(h), out = hpb_deflate(h);
     QTestState *to;
-    Dir d;
+    HpbDir d;
 
-    dir_init(&d);
+    hpb_dir_init(&d);
     /* sent first, in the order of addresses; and what keeps it busy then */
     hpb_fill(h, at(h, 0), 2 * h->unit, 0x5a);
     for (unsigned i = 0; i < 3; i++) {
         hpb_fill(h, at(h, 50 + 8 * i), 8 * h->unit, 1);
     }
-    to = start_incoming(HPB_PC "-m 256M " HPB_DEV_PCI
+    to = hpb_start_incoming(HPB_PC "-m 256M " HPB_DEV_PCI
                         ",free-page-reporting=on", &d);
-    incoming(to, d.uri);
+    hpb_incoming(to, d.uri);
     set_bandwidth(h->qts, 8 * MiB);
-    migrate(h->qts, d.uri);
+    hpb_migrate(h->qts, d.uri);
     while (bytes_sent(h->qts) < 3 * h->unit) {
-        g_autofree char *status = migration_status(h->qts);
+        g_autofree char *status = hpb_migration_status(h->qts);
 
         g_assert_cmpstr(status, !=, "completed");
     }
@@ -394,8 +293,8 @@ static void test_zeroed_while_migrating(void)
     hpb_range(out, at(h, 1), h->unit);
     hpb_expect(out, OK, h->unit, NULL);
     set_bandwidth(h->qts, 10 * GiB);
-    g_assert_true(migration_ended(h->qts));
-    g_assert_true(migration_ended(to));
+    g_assert_true(hpb_migration_ended(h->qts));
+    g_assert_true(hpb_migration_ended(to));
     hpb_migrated(h, to);
     if (rep->resp_flags & VIRTIO_BALLOON_HP_RESP_F_ZEROED) {
         g_assert_true(hpb_filled(h, at(h, 0), h->unit, 0));
@@ -405,7 +304,7 @@ static void test_zeroed_while_migrating(void)
     }
     hpb_check_out(h, RAM, 0);
     hpb_quit(h);
-    dir_done(&d);
+    hpb_dir_done(&d);
 }
 
 static void return_path(QTestState *qts)
@@ -422,25 +321,25 @@ static void expect_misfit(const char *args, const char *word)
     Hpb *h = hpb_boot("");
     g_autofree char *said = NULL;
     QTestState *to;
-    Dir d;
+    HpbDir d;
 
-    dir_init(&d);
+    hpb_dir_init(&d);
     make_state(h);
-    to = start_incoming(args, &d);
+    to = hpb_start_incoming(args, &d);
     return_path(h->qts);
     return_path(to);
-    incoming(to, d.uri);
-    migrate(h->qts, d.uri);
-    g_assert_false(migration_ended(to));
-    g_assert_false(migration_ended(h->qts));
-    wait_running(h->qts, true);
+    hpb_incoming(to, d.uri);
+    hpb_migrate(h->qts, d.uri);
+    g_assert_false(hpb_migration_ended(to));
+    g_assert_false(hpb_migration_ended(h->qts));
+    hpb_wait_running(h->qts, true);
     qtest_quit(to);
     g_assert_true(g_file_get_contents(d.log, &said, NULL, NULL));
     g_test_message("%s", said);
     g_assert_nonnull(strstr(said, word));
     check_state(h);
     hpb_quit(h);
-    dir_done(&d);
+    hpb_dir_done(&d);
 }
 
 static void test_other_unit(void)
@@ -508,13 +407,13 @@ static void test_damaged(void)
     g_autofree char *data = NULL;
     uint64_t unit = h->unit;
     size_t len, start;
-    Dir d;
+    HpbDir d;
 
-    dir_init(&d);
+    hpb_dir_init(&d);
     make_state(h);
     qtest_qmp_assert_success(h->qts, "{ 'execute': 'stop' }");
-    migrate(h->qts, d.file_uri);
-    g_assert_true(migration_ended(h->qts));
+    hpb_migrate(h->qts, d.file_uri);
+    g_assert_true(hpb_migration_ended(h->qts));
     hpb_quit(h);
     g_assert_true(g_file_get_contents(d.file, &data, &len, NULL));
     start = find_state(data, len, unit);
@@ -530,9 +429,9 @@ static void test_damaged(void)
         g_assert_true(g_file_set_contents(d.file, data, len, NULL));
         memcpy(data + where, saved, 8);
 
-        to = hpb_attach(start_incoming(ARGS, &d));
-        incoming(to->qts, d.file_uri);
-        loaded = migration_ended(to->qts);
+        to = hpb_attach(hpb_start_incoming(ARGS, &d));
+        hpb_incoming(to->qts, d.file_uri);
+        loaded = hpb_migration_ended(to->qts);
         g_test_message("case %u: %s", i, loaded ? "loaded" : "refused");
         g_assert_true(loaded == damages[i].loads);
         if (loaded) {
@@ -546,7 +445,7 @@ static void test_damaged(void)
         }
         hpb_quit(to);
     }
-    dir_done(&d);
+    hpb_dir_done(&d);
 }
 
 #define ADD(name, fn) qtest_add_func("virtio-balloon-hp/migrate/" name, fn)

@@ -243,8 +243,10 @@ void hpb_add_queue_tests(void);
 void hpb_add_stats_tests(void);
 void hpb_add_target_tests(void);
 void hpb_add_memory_tests(void);
+void hpb_add_grow_tests(void);
 void hpb_add_machine_tests(void);
 void hpb_add_migrate_tests(void);
+void hpb_add_nodes_tests(void);
 void hpb_add_stress_tests(void);
 
 #endif

@@ -26,8 +26,10 @@ int main(int argc, char **argv)
     hpb_add_stats_tests();
     hpb_add_target_tests();
     hpb_add_memory_tests();
+    hpb_add_grow_tests();
     hpb_add_machine_tests();
     hpb_add_migrate_tests();
+    hpb_add_nodes_tests();
     hpb_add_stress_tests();
 
     return g_test_run();

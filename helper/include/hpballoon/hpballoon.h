@@ -13,6 +13,7 @@
 #include <hpballoon/range.h>
 #include <hpballoon/collapse.h>
 #include <hpballoon/discard.h>
+#include <hpballoon/headroom.h>
 #include <hpballoon/populate.h>
 #include <hpballoon/scan.h>
 

@@ -2,16 +2,21 @@
 /*
  * virtio-balloon-hp: what the device's own files know of each other
  *
- *   virtio-balloon-hp.c         properties, target, configuration, life cycle
+ *   virtio-balloon-hp.c         properties, configuration, life cycle
+ *   virtio-balloon-hp-nodes.c   target, targets of NUMA nodes
  *   virtio-balloon-hp-queue.c   [4] take requests, dispatch, answer
  *   virtio-balloon-hp-plan.c    [4] validate the ranges of a request
  *   virtio-balloon-hp-memory.c  [5] free the backing, in a worker thread
- *   virtio-balloon-hp-state.c   [6] which units are out, vmstate
+ *   virtio-balloon-hp-provide.c [5] provide memory again, or say why not
+ *   virtio-balloon-hp-migrate.c [6] saved state
+ *   virtio-balloon-hp-state.c   [6] which units are out
  *   virtio-balloon-hp-stats.c   guest statistics
  *
- * Calls go down this list only, except for the two that the worker's bottom
- * half makes (vbhp_queue_complete(), vbhp_settled()). A request is validated
- * once, in [4], and becomes a list of runs: below, only runs travel.
+ * Calls go down this list only, except for those that the worker's bottom half
+ * makes (vbhp_queue_complete(), vbhp_settled()), and what unplugging and
+ * loading mean for the target (vbhp_nodes_shrunk(), vbhp_target_loaded() and
+ * those beside it). A request is validated once, in [4], and becomes a list of
+ * runs: below, only runs travel.
  *
  * Every function wants the BQL unless it says otherwise.
  */
@@ -23,6 +28,9 @@
 #include "exec/ramblock.h"
 #include "hpballoon/hpballoon.h"
 
+/* Node of a block that belongs to none, or to several */
+#define VBHP_NO_NODE UINT32_MAX
+
 /*
  * One RAM block that ranges may come from. @out says which units are out,
  * @busy which are in a request that has not been answered. Both bitmaps exist
@@ -33,6 +41,8 @@ struct VbhpBlock {
     MemoryRegion *mr;           /* referenced */
     RAMBlock *rb;
     HpbMemory *mem;             /* NULL: the host cannot free it */
+    bool provide;               /* fetch memory before the guest gets it */
+    uint32_t node;              /* NUMA node of the guest, or VBHP_NO_NODE */
     uint64_t nr_units;
     uint64_t nr_out;
     unsigned long *out;
@@ -72,8 +82,41 @@ struct VbhpRequest {
     bool not_zeroed;            /* settle: something out may not be zero */
     int cancel;                 /* atomic: stop at the next slice */
     GPtrArray *blocks;          /* settle: the blocks to go through */
+    char *refused_block;        /* deflate: there was no memory for this one */
+    char *refused_reason;       /* and why; set together */
     QTAILQ_ENTRY(VbhpRequest) next;
 };
+
+/* Target */
+
+void vbhp_nodes_instance_init(Object *obj);
+/* Find out whether this machine has nodes; then its configuration has them */
+void vbhp_nodes_realize(VirtIOBalloonHP *s);
+void vbhp_nodes_unrealize(VirtIOBalloonHP *s);
+/* Write s->nr_nodes entries of the configuration space */
+void vbhp_nodes_get_config(VirtIOBalloonHP *s,
+                           struct virtio_balloon_hp_node *nodes);
+/*
+ * The one setter of the target: @requested bytes out, and if @nodes is not NULL
+ * it has as many bytes for each node, which sum up to @requested. Tells the
+ * driver if that is another target.
+ */
+void vbhp_target_set(VirtIOBalloonHP *s, uint64_t requested,
+                     const uint64_t *nodes);
+/* Memory was unplugged: no node is asked for more than it has left */
+void vbhp_nodes_shrunk(VirtIOBalloonHP *s);
+/* Forget what an earlier load left */
+void vbhp_nodes_pre_load(VirtIOBalloonHP *s);
+/* Whether loaded targets of nodes fit this machine; says why not */
+bool vbhp_nodes_check_loaded(VirtIOBalloonHP *s);
+/*
+ * Take the loaded target, unless a newer one was set while the state was
+ * awaited. True if the driver has to be told of a target that is not the one
+ * in the stream.
+ */
+bool vbhp_target_loaded(VirtIOBalloonHP *s);
+
+extern const VMStateDescription vmstate_vbhp_nodes;
 
 /* [4] queue */
 
@@ -111,6 +154,7 @@ void vbhp_plan(VirtIOBalloonHP *s, VbhpRequest *req, uint64_t resp_size,
 /* Start and stop the worker thread; stop wants that nothing is in flight */
 void vbhp_memory_realize(VirtIOBalloonHP *s);
 void vbhp_memory_unrealize(VirtIOBalloonHP *s);
+void vbhp_memory_instance_init(Object *obj);
 /* Open @blk's backing in the helper library; says why if it cannot be freed */
 void vbhp_memory_open(VbhpBlock *blk);
 void vbhp_memory_close(VbhpBlock *blk);
@@ -143,6 +187,17 @@ void vbhp_settle(VirtIOBalloonHP *s);
  */
 bool vbhp_held(VirtIOBalloonHP *s);
 
+void vbhp_provide_instance_init(Object *obj);
+/*
+ * Worker, without the BQL: fetch the memory of a deflate. Units for which
+ * there is none become NOMEM, and nothing of them stays populated.
+ */
+void vbhp_provide(VbhpRequest *req, uint64_t unit);
+/* Keep for the operator what became of deflate @req; its runs hold blocks yet */
+void vbhp_refusal_update(VirtIOBalloonHP *s, const VbhpRequest *req);
+/* A refusal about @block (NULL: any) is no longer true */
+void vbhp_refusal_forget(VirtIOBalloonHP *s, const char *block);
+
 /* [6] state */
 
 void vbhp_state_realize(VirtIOBalloonHP *s);
@@ -157,12 +212,19 @@ void vbhp_blocks_refresh(VirtIOBalloonHP *s);
  */
 VbhpBlock *vbhp_block_of(VirtIOBalloonHP *s,
                          const MemoryRegionSection *section);
+/* The block of that name, or NULL */
+VbhpBlock *vbhp_block_by_name(VirtIOBalloonHP *s, const char *idstr);
 /* Whether the host can free units of @blk at all */
 bool vbhp_block_frees(VirtIOBalloonHP *s, const VbhpBlock *blk);
-/* Page size of the ordinary RAM's backing, bytes; the largest if they differ */
-uint64_t vbhp_largest_page(void);
+/* Page sizes of the ordinary RAM's backings, bytes */
+void vbhp_page_sizes(uint64_t *smallest, uint64_t *largest);
 /* Range size that suits all ordinary RAM, bytes, a power of two */
 uint64_t vbhp_preferred_range(VirtIOBalloonHP *s);
+/*
+ * NUMA nodes of the machine, if there are two or more and all ordinary RAM is
+ * of one of them; else 0
+ */
+unsigned vbhp_ram_nodes(void);
 void vbhp_block_ref(VbhpBlock *blk);
 void vbhp_block_unref(VbhpBlock *blk);
 /* Mark the units of @run busy; none may be. @run holds the block from now on */
@@ -171,10 +233,15 @@ void vbhp_run_claim(VbhpRun *run);
 void vbhp_run_release(VbhpRun *run);
 /* Make what @run says is done the truth: inflate or deflate. Then release */
 void vbhp_run_commit(VirtIOBalloonHP *s, VbhpRun *run, uint16_t type);
+/* Take @bits, a little endian bitmap, as what is out of @blk: nothing was */
+void vbhp_block_load(VirtIOBalloonHP *s, VbhpBlock *blk, const void *bits);
 /* Tell the management that the size of the guest is another */
 void vbhp_actual_changed(VirtIOBalloonHP *s);
 /* Bytes of RAM that targets and answers of QMP balloon commands refer to */
 uint64_t vbhp_ram_size(void);
+
+void vbhp_migrate_realize(VirtIOBalloonHP *s);
+void vbhp_migrate_unrealize(VirtIOBalloonHP *s);
 
 extern const VMStateDescription vmstate_vbhp_state;
 

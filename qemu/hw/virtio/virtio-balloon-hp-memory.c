@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * virtio-balloon-hp, step [5]: free the host's memory, provide it again
+ * virtio-balloon-hp, step [5]: free the host's memory, in a worker thread
  *
  * How memory of each backing is freed is the helper library's business; this
  * file knows RAM blocks and the library, and runs the one on the other in a
- * worker thread, so that freeing never holds the BQL. A request is with the
+ * worker thread, so that freeing never holds the BQL. Providing memory again
+ * is -provide.c. A request is with the
  * worker from vbhp_memory_submit() until it comes back by a bottom half, by
  * vbhp_memory_take() or by vbhp_memory_flush(). In between its runs are the
  * worker's: their busy bits keep other requests away, their references keep
@@ -25,6 +26,7 @@
 #include "qemu/lockable.h"
 #include "qemu/main-loop.h"
 #include "qapi/error.h"
+#include "qapi/visitor.h"
 #include "migration/misc.h"
 #include "virtio-balloon-hp-internal.h"
 #include "trace.h"
@@ -58,7 +60,12 @@ void vbhp_memory_open(VbhpBlock *blk)
     if (!blk->mem) {
         warn_report("virtio-balloon-hp: memory of RAM block '%s' stays with "
                     "the guest: %s", rb->idstr, err->message);
+        return;
     }
+    trace_virtio_balloon_hp_backing(
+        rb->idstr, hpb_backing_name(hpb_memory_backing(blk->mem)),
+        hpb_method_name(hpb_memory_method(blk->mem)),
+        hpb_memory_preferred_range(blk->mem));
 }
 
 void vbhp_memory_close(VbhpBlock *blk)
@@ -66,15 +73,86 @@ void vbhp_memory_close(VbhpBlock *blk)
     g_clear_pointer(&blk->mem, hpb_memory_free);
 }
 
-/*
- * Pages of the host's ordinary size come when they are touched. Huge pages
- * come from a pool that can be empty, and then touching them kills: they are
- * fetched before the guest is told that it can.
- */
 bool vbhp_memory_has_work(const VbhpBlock *blk, uint16_t type)
 {
-    return type != VIRTIO_BALLOON_HP_REQ_DEFLATE ||
-           blk->rb->page_size > qemu_real_host_page_size();
+    return type != VIRTIO_BALLOON_HP_REQ_DEFLATE || blk->provide;
+}
+
+/* How memory of @mem is freed and provided, and how often that was done */
+static bool vbhp_visit_methods(Visitor *v, HpbMemory *mem, bool provide,
+                               Error **errp)
+{
+    char *method = (char *)hpb_method_name(hpb_memory_method(mem));
+    char *populate = (char *)(provide ? hpb_populate_method_name(
+                              hpb_memory_populate_method(mem)) : "on-touch");
+    bool vectored = hpb_memory_vectored(mem);
+    HpbCounters discards, populates;
+
+    hpb_memory_discard_counters(mem, &discards);
+    hpb_memory_populate_counters(mem, &populates);
+    return visit_type_str(v, "method", &method, errp) &&
+           visit_type_bool(v, "vectored", &vectored, errp) &&
+           visit_type_uint64(v, "discard-calls", &discards.syscalls, errp) &&
+           visit_type_str(v, "populate", &populate, errp) &&
+           visit_type_uint64(v, "populate-calls", &populates.syscalls, errp);
+}
+
+static bool vbhp_visit_memory(Visitor *v, VbhpBlock *blk, uint64_t unit,
+                              Error **errp)
+{
+    char *backing = (char *)(blk->mem ? hpb_backing_name(
+                             hpb_memory_backing(blk->mem)) : "none");
+    uint64_t page = blk->rb->page_size, size = blk->rb->used_length;
+    uint64_t preferred = blk->mem ? hpb_memory_preferred_range(blk->mem) : 0;
+    uint64_t out = blk->nr_out * unit;
+    int64_t node = blk->node;
+    char *name = blk->rb->idstr;
+    bool ok = visit_start_struct(v, NULL, NULL, 0, errp);
+
+    if (ok) {
+        ok = visit_type_str(v, "block", &name, errp) &&
+             visit_type_str(v, "backing", &backing, errp) &&
+             (!blk->mem ||
+              vbhp_visit_methods(v, blk->mem, blk->provide, errp)) &&
+             visit_type_uint64(v, "page-size", &page, errp) &&
+             visit_type_uint64(v, "preferred-size", &preferred, errp) &&
+             visit_type_uint64(v, "size", &size, errp) &&
+             visit_type_uint64(v, "out-size", &out, errp) &&
+             (blk->node == VBHP_NO_NODE ||
+              visit_type_int(v, "node", &node, errp)) &&
+             visit_check_struct(v, errp);
+        visit_end_struct(v, NULL);
+    }
+    return ok;
+}
+
+/* What each RAM block is for the helper library, and how it is freed */
+static void vbhp_memory_get(Object *obj, Visitor *v, const char *name,
+                            void *opaque, Error **errp)
+{
+    VirtIOBalloonHP *s = VIRTIO_BALLOON_HP(obj);
+    VbhpBlock *blk;
+    bool ok = true;
+
+    if (!visit_start_list(v, name, NULL, 0, errp)) {
+        return;
+    }
+    if (DEVICE(s)->realized) {
+        vbhp_blocks_refresh(s);
+        QTAILQ_FOREACH(blk, &s->blocks, next) {
+            ok = ok && vbhp_visit_memory(v, blk, s->unit, errp);
+        }
+    }
+    if (ok) {
+        visit_check_list(v, errp);
+    }
+    visit_end_list(v, NULL);
+}
+
+void vbhp_memory_instance_init(Object *obj)
+{
+    object_property_add(obj, "memory", "backing of each RAM block",
+                        vbhp_memory_get, NULL, NULL, NULL);
 }
 
 /* Work: in the worker thread, without the BQL */
@@ -141,49 +219,6 @@ static void vbhp_work_discard(VbhpRequest *req, uint64_t unit)
     }
 }
 
-/* Fetch one unit; if there is no memory for all of it, keep none of it. */
-static bool vbhp_populate_unit(VbhpBlock *blk, uint64_t offset, uint64_t unit)
-{
-    HpbRange range = { .offset = offset, .length = unit };
-    RAMBlock *rb = blk->rb;
-    Error *err = NULL;
-    bool ok = qemu_prealloc_mem(rb->fd, (char *)rb->host + offset, unit, 1,
-                                NULL, false, &err);
-
-    trace_virtio_balloon_hp_populate(rb->idstr, offset, unit, ok);
-    if (!ok) {
-        error_free(err);
-        hpb_memory_discard(blk->mem, &range, 1, NULL, NULL);
-    }
-    return ok;
-}
-
-static void vbhp_work_populate(VbhpRequest *req, uint64_t unit)
-{
-    uint16_t status = VIRTIO_BALLOON_HP_OK;
-
-    for (unsigned i = 0; i < req->nr_runs; i++) {
-        VbhpRun *run = &req->runs[i];
-
-        if (run->status != VIRTIO_BALLOON_HP_OK ||
-            !vbhp_memory_has_work(run->blk, req->type)) {
-            continue;
-        }
-        while (!status && run->done < run->count) {
-            uint64_t offset = (run->index + run->done) * unit;
-
-            if (qatomic_load_acquire(&req->cancel)) {
-                status = VIRTIO_BALLOON_HP_AGAIN;
-            } else if (!vbhp_populate_unit(run->blk, offset, unit)) {
-                status = VIRTIO_BALLOON_HP_NOMEM;
-            } else {
-                run->done++;
-            }
-        }
-        run->status = status;
-    }
-}
-
 /* Free the out units of @blk. Nobody changes its bitmap while we are held. */
 static void vbhp_settle_block(VbhpRequest *req, VbhpBlock *blk, uint64_t unit)
 {
@@ -219,7 +254,7 @@ static void vbhp_work(VbhpRequest *req, uint64_t unit)
         }
         break;
     case VIRTIO_BALLOON_HP_REQ_DEFLATE:
-        vbhp_work_populate(req, unit);
+        vbhp_provide(req, unit);
         break;
     default:
         vbhp_work_discard(req, unit);

@@ -52,6 +52,8 @@ QEMU_BUILD_BUG_ON(offsetof(VbhpRequest, elem) != 0);
 
 static void vbhp_request_free(VbhpRequest *req)
 {
+    g_free(req->refused_block);
+    g_free(req->refused_reason);
     g_free(req->runs);
     g_free(req);
 }
@@ -184,6 +186,9 @@ static void vbhp_request_finish(VirtIOBalloonHP *s, VbhpRequest *req)
     exceptions = vbhp_exceptions(req, &nr);
     if (vbhp_is_zeroed(s, req)) {
         flags |= VIRTIO_BALLOON_HP_RESP_F_ZEROED;
+    }
+    if (req->type == VIRTIO_BALLOON_HP_REQ_DEFLATE) {
+        vbhp_refusal_update(s, req);
     }
     for (unsigned i = 0; i < req->nr_runs; i++) {
         done += req->runs[i].done;

@@ -7,8 +7,8 @@
  * answered. s->actual is the population count of all @out bitmaps, always.
  *
  * Invariants:
- *  - only vbhp_run_commit(), vbhp_block_drop(), vbhp_state_reset() and the
- *    loading of state change @out, and all of them keep nr_out and actual;
+ *  - only vbhp_run_commit(), vbhp_block_drop(), vbhp_state_reset() and
+ *    vbhp_block_load() change @out, and all of them keep nr_out and actual;
  *  - a busy unit belongs to exactly one run of one request, so the worker may
  *    free its memory without a lock;
  *  - a block in the list is mapped, and its memory region is referenced.
@@ -21,20 +21,18 @@
  *
  * Units are counted in the RAM block, not in guest-physical memory, because
  * that is what is freed, migrated and unplugged. Where the machine places a
- * block so that the two do not fall together at the unit, [4] refuses it.
+ * block so that the two do not fall together at the unit, [4] refuses it. A
+ * block belongs to one NUMA node of the guest, so that what is out of a node
+ * is a sum over blocks and nothing that could get out of step (-nodes.c).
  */
 
 #include "qemu/osdep.h"
 #include "qemu/bitmap.h"
-#include "qemu/cutils.h"
-#include "qemu/error-report.h"
 #include "qapi/qapi-events-machine.h"
 #include "exec/address-spaces.h"
-#include "hw/acpi/acpi.h"
 #include "hw/boards.h"
 #include "hw/mem/pc-dimm.h"
 #include "hw/qdev-core.h"
-#include "migration/vmstate.h"
 #include "system/hostmem.h"
 #include "system/numa.h"
 #include "virtio-balloon-hp-internal.h"
@@ -80,14 +78,23 @@ void vbhp_block_unref(VbhpBlock *blk)
     }
 }
 
-static void vbhp_block_add(VirtIOBalloonHP *s, MemoryRegion *mr)
+/* A memory region of ordinary RAM, and its NUMA node or VBHP_NO_NODE */
+typedef struct VbhpRegion {
+    MemoryRegion *mr;
+    uint32_t node;
+} VbhpRegion;
+
+static void vbhp_block_add(VirtIOBalloonHP *s, const VbhpRegion *region)
 {
     VbhpBlock *blk = g_new0(VbhpBlock, 1);
 
-    memory_region_ref(mr);
-    blk->mr = mr;
-    blk->rb = mr->ram_block;
+    memory_region_ref(region->mr);
+    blk->mr = region->mr;
+    blk->rb = region->mr->ram_block;
+    blk->node = region->node;
     blk->nr_units = blk->rb->used_length / s->unit;
+    blk->provide = s->prealloc ||
+                   blk->rb->page_size > qemu_real_host_page_size();
     vbhp_memory_open(blk);
     QTAILQ_INSERT_TAIL(&s->blocks, blk, next);
     trace_virtio_balloon_hp_block(blk->rb->idstr, blk->nr_units, true);
@@ -103,6 +110,7 @@ static void vbhp_block_drop(VirtIOBalloonHP *s, VbhpBlock *blk)
     s->actual -= blk->nr_out * s->unit;
     blk->nr_out = 0;
     blk->gone = true;
+    vbhp_refusal_forget(s, blk->rb->idstr);
     if (!blk->users) {
         vbhp_block_free(blk);
     }
@@ -123,7 +131,7 @@ static VbhpBlock *vbhp_block_by_mr(VirtIOBalloonHP *s, const MemoryRegion *mr)
     return NULL;
 }
 
-static VbhpBlock *vbhp_block_by_name(VirtIOBalloonHP *s, const char *idstr)
+VbhpBlock *vbhp_block_by_name(VirtIOBalloonHP *s, const char *idstr)
 {
     VbhpBlock *blk;
 
@@ -145,40 +153,47 @@ static bool vbhp_region_usable(MemoryRegion *mr)
            !memory_region_has_guest_memfd(mr);
 }
 
-static void vbhp_collect_region(GPtrArray *regions, MemoryRegion *mr)
+static void vbhp_collect_region(GArray *regions, MemoryRegion *mr,
+                                uint32_t node)
 {
     if (vbhp_region_usable(mr)) {
-        g_ptr_array_add(regions, mr);
+        VbhpRegion region = { .mr = mr, .node = node };
+
+        g_array_append_val(regions, region);
     }
 }
 
-static void vbhp_collect_backend(GPtrArray *regions, HostMemoryBackend *backend)
+static void vbhp_collect_backend(GArray *regions, HostMemoryBackend *backend,
+                                 uint32_t node)
 {
     if (backend && host_memory_backend_mr_inited(backend)) {
-        vbhp_collect_region(regions, host_memory_backend_get_memory(backend));
+        vbhp_collect_region(regions, host_memory_backend_get_memory(backend),
+                            node);
     }
 }
 
 static int vbhp_collect_dimm(Object *obj, void *opaque)
 {
     if (object_dynamic_cast(obj, TYPE_PC_DIMM)) {
-        vbhp_collect_backend(opaque, PC_DIMM(obj)->hostmem);
+        PCDIMMDevice *dimm = PC_DIMM(obj);
+
+        vbhp_collect_backend(opaque, dimm->hostmem, dimm->node);
     }
     return 0;
 }
 
-/* Returns the memory regions of ordinary RAM; the caller frees the array. */
-static GPtrArray *vbhp_collect_regions(void)
+/* Returns a VbhpRegion for all ordinary RAM; the caller frees the array. */
+static GArray *vbhp_collect_regions(void)
 {
     MachineState *machine = MACHINE(qdev_get_machine());
-    GPtrArray *regions = g_ptr_array_new();
+    GArray *regions = g_array_new(false, false, sizeof(VbhpRegion));
 
-    vbhp_collect_region(regions, machine->ram);
+    vbhp_collect_region(regions, machine->ram, VBHP_NO_NODE);
     for (int i = 0; machine->numa_state && i < MAX_NODES; i++) {
         HostMemoryBackend *backend = machine->numa_state->nodes[i].node_memdev;
 
         if (backend && &backend->mr != machine->ram) {
-            vbhp_collect_backend(regions, backend);
+            vbhp_collect_backend(regions, backend, i);
         }
     }
     if (machine->device_memory) {
@@ -188,9 +203,19 @@ static GPtrArray *vbhp_collect_regions(void)
     return regions;
 }
 
+static bool vbhp_regions_have(GArray *regions, const MemoryRegion *mr)
+{
+    for (guint i = 0; i < regions->len; i++) {
+        if (g_array_index(regions, VbhpRegion, i).mr == mr) {
+            return true;
+        }
+    }
+    return false;
+}
+
 void vbhp_blocks_refresh(VirtIOBalloonHP *s)
 {
-    g_autoptr(GPtrArray) regions = NULL;
+    g_autoptr(GArray) regions = NULL;
     VbhpBlock *blk, *tmp;
 
     if (!s->blocks_stale) {
@@ -200,13 +225,15 @@ void vbhp_blocks_refresh(VirtIOBalloonHP *s)
     regions = vbhp_collect_regions();
 
     QTAILQ_FOREACH_SAFE(blk, &s->blocks, next, tmp) {
-        if (!g_ptr_array_find(regions, blk->mr, NULL)) {
+        if (!vbhp_regions_have(regions, blk->mr)) {
             vbhp_block_drop(s, blk);
         }
     }
     for (guint i = 0; i < regions->len; i++) {
-        if (!vbhp_block_by_mr(s, g_ptr_array_index(regions, i))) {
-            vbhp_block_add(s, g_ptr_array_index(regions, i));
+        VbhpRegion *region = &g_array_index(regions, VbhpRegion, i);
+
+        if (!vbhp_block_by_mr(s, region->mr)) {
+            vbhp_block_add(s, region);
         }
     }
 }
@@ -219,13 +246,18 @@ void vbhp_blocks_refresh(VirtIOBalloonHP *s)
 static void vbhp_listener_commit(MemoryListener *listener)
 {
     VirtIOBalloonHP *s = container_of(listener, VirtIOBalloonHP, listener);
+    bool unplugged = false;
     VbhpBlock *blk, *tmp;
 
     s->blocks_stale = true;
     QTAILQ_FOREACH_SAFE(blk, &s->blocks, next, tmp) {
         if (!memory_region_is_mapped(blk->mr)) {
             vbhp_block_drop(s, blk);
+            unplugged = true;
         }
+    }
+    if (unplugged) {
+        vbhp_nodes_shrunk(s);
     }
 }
 
@@ -257,17 +289,32 @@ bool vbhp_block_frees(VirtIOBalloonHP *s, const VbhpBlock *blk)
     return blk->mem && blk->rb->page_size <= s->unit;
 }
 
-uint64_t vbhp_largest_page(void)
+void vbhp_page_sizes(uint64_t *smallest, uint64_t *largest)
 {
-    g_autoptr(GPtrArray) regions = vbhp_collect_regions();
-    uint64_t largest = 0;
+    g_autoptr(GArray) regions = vbhp_collect_regions();
+
+    *smallest = UINT64_MAX;
+    *largest = 0;
+    for (guint i = 0; i < regions->len; i++) {
+        RAMBlock *rb = g_array_index(regions, VbhpRegion, i).mr->ram_block;
+
+        *smallest = MIN(*smallest, rb->page_size);
+        *largest = MAX(*largest, rb->page_size);
+    }
+}
+
+unsigned vbhp_ram_nodes(void)
+{
+    g_autoptr(GArray) regions = vbhp_collect_regions();
+    MachineState *machine = MACHINE(qdev_get_machine());
+    unsigned nodes = machine->numa_state ? machine->numa_state->num_nodes : 0;
 
     for (guint i = 0; i < regions->len; i++) {
-        MemoryRegion *mr = g_ptr_array_index(regions, i);
-
-        largest = MAX(largest, mr->ram_block->page_size);
+        if (g_array_index(regions, VbhpRegion, i).node >= nodes) {
+            return 0;
+        }
     }
-    return largest;
+    return nodes < 2 ? 0 : nodes;
 }
 
 uint64_t vbhp_preferred_range(VirtIOBalloonHP *s)
@@ -277,7 +324,7 @@ uint64_t vbhp_preferred_range(VirtIOBalloonHP *s)
 
     vbhp_blocks_refresh(s);
     QTAILQ_FOREACH(blk, &s->blocks, next) {
-        if (blk->mem) {
+        if (vbhp_block_frees(s, blk)) {
             preferred = MAX(preferred, hpb_memory_preferred_range(blk->mem));
         }
     }
@@ -322,6 +369,15 @@ void vbhp_run_commit(VirtIOBalloonHP *s, VbhpRun *run, uint16_t type)
     vbhp_run_release(run);
 }
 
+void vbhp_block_load(VirtIOBalloonHP *s, VbhpBlock *blk, const void *bits)
+{
+    g_assert(!blk->nr_out && !blk->users);
+    vbhp_block_prepare(blk);
+    bitmap_from_le(blk->out, bits, blk->nr_units);
+    blk->nr_out = bitmap_count_one(blk->out, blk->nr_units);
+    s->actual += blk->nr_out * s->unit;
+}
+
 void vbhp_state_reset(VirtIOBalloonHP *s)
 {
     VbhpBlock *blk;
@@ -337,243 +393,11 @@ void vbhp_state_reset(VirtIOBalloonHP *s)
     }
     g_assert(!s->actual);
     s->zero_unknown = false;
+    vbhp_refusal_forget(s, NULL);
     if (changed) {
         vbhp_actual_changed(s);
     }
 }
-
-/*
- * Saved state, version 1: the target, the unit, and for each block of which
- * something is out its name, its length and its bitmap in little endian.
- * Busy units do not exist here: the VM is stopped, so everything has been
- * answered.
- */
-
-struct VbhpSavedBlock {
-    uint8_t idstr[256];
-    uint64_t length;
-    uint32_t bytes;
-    uint8_t *bits;
-};
-
-static uint32_t vbhp_bitmap_bytes(uint64_t nr_units)
-{
-    return DIV_ROUND_UP(nr_units, 64) * 8;
-}
-
-static void vbhp_saved_free(VirtIOBalloonHP *s)
-{
-    for (int i = 0; i < s->nr_saved; i++) {
-        g_free(s->saved[i].bits);
-    }
-    g_clear_pointer(&s->saved, g_free);
-    s->nr_saved = 0;
-}
-
-static int vbhp_state_pre_save(void *opaque)
-{
-    VirtIOBalloonHP *s = opaque;
-    VbhpBlock *blk;
-    int i = 0;
-
-    s->saved_unit = s->unit;
-    s->saved_requested = s->requested;
-    s->nr_saved = 0;
-    QTAILQ_FOREACH(blk, &s->blocks, next) {
-        s->nr_saved += !!blk->nr_out;
-    }
-    s->saved = g_new0(VbhpSavedBlock, s->nr_saved);
-    QTAILQ_FOREACH(blk, &s->blocks, next) {
-        if (blk->nr_out) {
-            VbhpSavedBlock *saved = &s->saved[i++];
-
-            pstrcpy((char *)saved->idstr, sizeof(saved->idstr),
-                    blk->rb->idstr);
-            saved->length = blk->rb->used_length;
-            saved->bytes = vbhp_bitmap_bytes(blk->nr_units);
-            saved->bits = g_malloc0(saved->bytes);
-            bitmap_to_le((unsigned long *)saved->bits, blk->out, blk->nr_units);
-        }
-    }
-    return 0;
-}
-
-static int vbhp_state_post_save(void *opaque)
-{
-    vbhp_saved_free(opaque);
-    return 0;
-}
-
-static int vbhp_state_pre_load(void *opaque)
-{
-    VirtIOBalloonHP *s = opaque;
-
-    /* Whoever loads over a device that was in use has reset it: to be sure. */
-    if (s->actual) {
-        vbhp_state_reset(s);
-    }
-    s->nr_saved = 0;
-    s->saved = NULL;
-    return 0;
-}
-
-static bool vbhp_load_block(VirtIOBalloonHP *s, VbhpSavedBlock *saved)
-{
-    const char *name = (const char *)saved->idstr;
-    VbhpBlock *blk;
-
-    if (!memchr(name, 0, sizeof(saved->idstr))) {
-        error_report("virtio-balloon-hp: saved state names a RAM block without "
-                     "end; the stream is damaged");
-        return false;
-    }
-    blk = vbhp_block_by_name(s, name);
-    if (!blk) {
-        error_report("virtio-balloon-hp: memory of RAM block '%s' is ballooned "
-                     "in the saved state, but this machine has no such block; "
-                     "give it the memory devices of the source", name);
-        return false;
-    }
-    if (saved->length != blk->rb->used_length ||
-        saved->bytes != vbhp_bitmap_bytes(blk->nr_units)) {
-        error_report("virtio-balloon-hp: RAM block '%s' has %" PRIu64 " bytes "
-                     "in the saved state and %" PRIu64 " here; give this "
-                     "machine the memory sizes of the source", name,
-                     saved->length, (uint64_t)blk->rb->used_length);
-        return false;
-    }
-    if (!vbhp_block_frees(s, blk) || blk->nr_out) {
-        error_report("virtio-balloon-hp: memory of RAM block '%s' is ballooned "
-                     "in the saved state, but cannot be here; use the memory "
-                     "backend of the source", name);
-        return false;
-    }
-    vbhp_block_prepare(blk);
-    bitmap_from_le(blk->out, (unsigned long *)saved->bits, blk->nr_units);
-    blk->nr_out = bitmap_count_one(blk->out, blk->nr_units);
-    s->actual += blk->nr_out * s->unit;
-    return true;
-}
-
-static bool vbhp_load_unit(VirtIOBalloonHP *s)
-{
-    if (s->saved_unit == s->unit) {
-        return true;
-    }
-    error_report("virtio-balloon-hp: the saved state counts in units of %"
-                 PRIu64 " bytes and this device in units of %" PRIu64
-                 "; use unit=%" PRIu64 " here", s->saved_unit, s->unit,
-                 s->saved_unit);
-    return false;
-}
-
-static int vbhp_state_post_load(void *opaque, int version_id)
-{
-    VirtIOBalloonHP *s = opaque;
-    bool ok = vbhp_load_unit(s);
-
-    s->blocks_stale = true;
-    vbhp_blocks_refresh(s);
-    for (int i = 0; ok && i < s->nr_saved; i++) {
-        ok = vbhp_load_block(s, &s->saved[i]);
-    }
-    vbhp_saved_free(s);
-    if (!ok) {
-        vbhp_state_reset(s);
-        return -EINVAL;
-    }
-
-    /* A target that was set while we waited is newer than the state's. */
-    if (!s->target_is_new) {
-        s->requested = QEMU_ALIGN_DOWN(s->saved_requested, s->unit);
-    }
-    s->config_pending = s->requested != s->saved_requested;
-    s->settle_wanted = s->actual;
-    s->zero_unknown = s->actual;
-    vbhp_actual_changed(s);
-    trace_virtio_balloon_hp_loaded(s->requested, s->actual, s->target_is_new);
-    return 0;
-}
-
-static bool vbhp_nr_saved_valid(void *opaque, int version_id)
-{
-    VirtIOBalloonHP *s = opaque;
-
-    return s->nr_saved >= 0 && s->nr_saved <= MAX_NODES + ACPI_MAX_RAM_SLOTS;
-}
-
-static bool vbhp_saved_block_valid(void *opaque, int version_id)
-{
-    VbhpSavedBlock *saved = opaque;
-
-    return saved->bytes && saved->bytes % 8 == 0 &&
-           saved->bytes <= vbhp_bitmap_bytes(saved->length / 4096);
-}
-
-static const VMStateDescription vmstate_vbhp_saved_block = {
-    .name = "virtio-balloon-hp-device/block",
-    .version_id = 1,
-    .minimum_version_id = 1,
-    .fields = (const VMStateField[]) {
-        VMSTATE_BUFFER(idstr, VbhpSavedBlock),
-        VMSTATE_UINT64(length, VbhpSavedBlock),
-        VMSTATE_UINT32(bytes, VbhpSavedBlock),
-        VMSTATE_VALIDATE("bitmap size", vbhp_saved_block_valid),
-        VMSTATE_VBUFFER_ALLOC_UINT32(bits, VbhpSavedBlock, 1, NULL, bytes),
-        VMSTATE_END_OF_LIST()
-    }
-};
-
-const VMStateDescription vmstate_vbhp_state = {
-    .name = "virtio-balloon-hp-device",
-    .version_id = 1,
-    .minimum_version_id = 1,
-    .pre_save = vbhp_state_pre_save,
-    .post_save = vbhp_state_post_save,
-    .pre_load = vbhp_state_pre_load,
-    .post_load = vbhp_state_post_load,
-    .fields = (const VMStateField[]) {
-        VMSTATE_UINT64(saved_requested, VirtIOBalloonHP),
-        VMSTATE_UINT64(saved_unit, VirtIOBalloonHP),
-        VMSTATE_INT32(nr_saved, VirtIOBalloonHP),
-        VMSTATE_VALIDATE("number of blocks", vbhp_nr_saved_valid),
-        VMSTATE_STRUCT_VARRAY_ALLOC(saved, VirtIOBalloonHP, nr_saved, 1,
-                                    vmstate_vbhp_saved_block, VbhpSavedBlock),
-        VMSTATE_END_OF_LIST()
-    }
-};
-
-/*
- * The unit is also sent ahead of RAM, so that a destination with another one
- * gives up while the source can still go on. Sizes of RAM blocks are compared
- * there by QEMU itself.
- */
-
-static int vbhp_early_pre_save(void *opaque)
-{
-    VirtIOBalloonHP *s = opaque;
-
-    s->saved_unit = s->unit;
-    return 0;
-}
-
-static int vbhp_early_post_load(void *opaque, int version_id)
-{
-    return vbhp_load_unit(opaque) ? 0 : -EINVAL;
-}
-
-static const VMStateDescription vmstate_vbhp_early = {
-    .name = "virtio-balloon-hp-device-early",
-    .version_id = 1,
-    .minimum_version_id = 1,
-    .early_setup = true,
-    .pre_save = vbhp_early_pre_save,
-    .post_load = vbhp_early_post_load,
-    .fields = (const VMStateField[]) {
-        VMSTATE_UINT64(saved_unit, VirtIOBalloonHP),
-        VMSTATE_END_OF_LIST()
-    }
-};
 
 /* Life cycle */
 
@@ -584,14 +408,12 @@ void vbhp_state_realize(VirtIOBalloonHP *s)
     s->listener.commit = vbhp_listener_commit;
     s->listener.name = TYPE_VIRTIO_BALLOON_HP;
     memory_listener_register(&s->listener, &address_space_memory);
-    vmstate_register_any(VMSTATE_IF(s), &vmstate_vbhp_early, s);
 }
 
 void vbhp_state_unrealize(VirtIOBalloonHP *s)
 {
     VbhpBlock *blk, *tmp;
 
-    vmstate_unregister(VMSTATE_IF(s), &vmstate_vbhp_early, s);
     memory_listener_unregister(&s->listener);
     QTAILQ_FOREACH_SAFE(blk, &s->blocks, next, tmp) {
         vbhp_block_drop(s, blk);

@@ -2,13 +2,14 @@
 /*
  * virtio-balloon-hp: memory balloon in huge page ranges, the device as such
  *
- * Around the data path: properties, target, configuration space, the machine's
- * balloon for QMP and HMP, reset, and the order in which the steps [4] to [6]
- * are brought up and down.
+ * Around the data path: properties, configuration space, the machine's balloon
+ * for QMP and HMP, reset, and the order in which the steps [4] to [6] are
+ * brought up and down.
  *
  * What is promised to the management:
  *  - a target of N bytes asks the guest to have at least N: what it is asked to
- *    give up is RAM - N, rounded down to the unit;
+ *    give up is RAM - N, rounded down to the unit; it is for the guest as a
+ *    whole, and ends targets of NUMA nodes (-nodes.c);
  *  - a target outlives resets, and one that is set before the state of an
  *    incoming migration arrives is newer than that state;
  *  - BALLOON_CHANGE follows every change of what the guest really has.
@@ -20,6 +21,7 @@
  */
 
 #include "qemu/osdep.h"
+#include "qemu/error-report.h"
 #include "qemu/main-loop.h"
 #include "qemu/module.h"
 #include "qemu/units.h"
@@ -32,7 +34,6 @@
 #include "standard-headers/linux/virtio_ids.h"
 #include "system/balloon.h"
 #include "system/numa.h"
-#include "system/runstate.h"
 #include "virtio-balloon-hp-internal.h"
 #include "trace.h"
 
@@ -40,6 +41,7 @@
 #define VBHP_DEFAULT_UNIT (2 * MiB)
 
 QEMU_BUILD_BUG_ON(sizeof(struct virtio_balloon_hp_config) != 40);
+QEMU_BUILD_BUG_ON(sizeof(struct virtio_balloon_hp_node) != 16);
 QEMU_BUILD_BUG_ON(VIRTIO_BALLOON_HP_DEVICE_ID != VIRTIO_ID_MEMORY_BALLOON);
 
 /* Configuration and features */
@@ -53,9 +55,11 @@ static void vbhp_get_config(VirtIODevice *vdev, uint8_t *data)
         .preferred = cpu_to_le64(s->preferred),
         .unit = cpu_to_le64(s->unit),
         .max_ranges = cpu_to_le32(s->max_ranges),
+        .nr_nodes = cpu_to_le32(s->nr_nodes),
     };
 
     memcpy(data, &config, sizeof(config));
+    vbhp_nodes_get_config(s, (void *)(data + sizeof(config)));
 }
 
 static uint64_t vbhp_get_features(VirtIODevice *vdev, uint64_t features,
@@ -66,18 +70,13 @@ static uint64_t vbhp_get_features(VirtIODevice *vdev, uint64_t features,
     features |= s->host_features;
     virtio_add_feature(&features, VIRTIO_F_VERSION_1);
     virtio_add_feature(&features, VIRTIO_BALLOON_HP_F_STATS);
+    if (!s->nr_nodes) {
+        virtio_clear_feature(&features, VIRTIO_BALLOON_HP_F_NODES);
+    }
     return features;
 }
 
 /* The machine's balloon */
-
-static void vbhp_set_requested(VirtIOBalloonHP *s, uint64_t requested)
-{
-    if (requested != s->requested) {
-        s->requested = requested;
-        virtio_notify_config(VIRTIO_DEVICE(s));
-    }
-}
 
 static void vbhp_balloon_target(void *opaque, ram_addr_t target)
 {
@@ -86,8 +85,7 @@ static void vbhp_balloon_target(void *opaque, ram_addr_t target)
     uint64_t requested = QEMU_ALIGN_DOWN(ram - MIN(target, ram), s->unit);
 
     trace_virtio_balloon_hp_target(target, ram, requested);
-    s->target_is_new = runstate_check(RUN_STATE_INMIGRATE);
-    vbhp_set_requested(s, requested);
+    vbhp_target_set(s, requested, NULL);
 }
 
 static void vbhp_balloon_stat(void *opaque, BalloonInfo *info)
@@ -151,10 +149,18 @@ static int vbhp_post_load(VirtIODevice *vdev)
     return 0;
 }
 
-static bool vbhp_check_unit(VirtIOBalloonHP *s, uint64_t largest, Error **errp)
+/*
+ * By default all memory can be moved, so the largest pages of any backend are
+ * the unit. Where that is too much for the guest (1 GiB pages behind one node,
+ * ordinary ones behind another) the user says what it shall be, and memory of
+ * larger pages stays with the guest.
+ */
+static bool vbhp_check_unit(VirtIOBalloonHP *s, Error **errp)
 {
     uint64_t host_page = qemu_real_host_page_size();
+    uint64_t smallest, largest;
 
+    vbhp_page_sizes(&smallest, &largest);
     if (!s->unit) {
         s->unit = MAX(VBHP_DEFAULT_UNIT, largest);
     }
@@ -163,7 +169,7 @@ static bool vbhp_check_unit(VirtIOBalloonHP *s, uint64_t largest, Error **errp)
                    "%" PRIu64 " bytes", s->unit, MAX(host_page, 4 * KiB));
         return false;
     }
-    if (s->unit < largest) {
+    if (s->unit < smallest) {
         error_setg(errp, "unit=%" PRIu64 " is smaller than the pages of the "
                    "guest's memory backend; use unit=%" PRIu64 " or leave it "
                    "out", s->unit, largest);
@@ -174,6 +180,11 @@ static bool vbhp_check_unit(VirtIOBalloonHP *s, uint64_t largest, Error **errp)
                    "%" PRIu64 " bytes; use a smaller one", s->unit,
                    vbhp_ram_size());
         return false;
+    }
+    if (s->unit < largest) {
+        warn_report("virtio-balloon-hp: unit=%" PRIu64 " is smaller than the "
+                    "pages of some memory backends (up to %" PRIu64 " bytes); "
+                    "their memory stays with the guest", s->unit, largest);
     }
     return true;
 }
@@ -204,7 +215,7 @@ static void vbhp_device_realize(DeviceState *dev, Error **errp)
                    "on guest-physical addresses; leave it out");
         return;
     }
-    if (!vbhp_check_unit(s, vbhp_largest_page(), errp)) {
+    if (!vbhp_check_unit(s, errp)) {
         return;
     }
     if (qemu_add_balloon_handler(vbhp_balloon_target, vbhp_balloon_stat, s)) {
@@ -213,9 +224,12 @@ static void vbhp_device_realize(DeviceState *dev, Error **errp)
         return;
     }
 
+    vbhp_nodes_realize(s);
     virtio_init(vdev, VIRTIO_ID_MEMORY_BALLOON,
-                sizeof(struct virtio_balloon_hp_config));
+                sizeof(struct virtio_balloon_hp_config) +
+                s->nr_nodes * sizeof(struct virtio_balloon_hp_node));
     vbhp_state_realize(s);
+    vbhp_migrate_realize(s);
     s->preferred = vbhp_preferred_range(s);
     s->max_ranges = vbhp_max_ranges();
     vbhp_memory_realize(s);
@@ -231,7 +245,9 @@ static void vbhp_device_unrealize(DeviceState *dev)
     vbhp_stats_unrealize(s);
     vbhp_memory_unrealize(s);
     vbhp_queue_unrealize(s);
+    vbhp_migrate_unrealize(s);
     vbhp_state_unrealize(s);
+    vbhp_nodes_unrealize(s);
     qemu_remove_balloon_handler(s);
     virtio_cleanup(vdev);
 }
@@ -321,6 +337,9 @@ static void vbhp_instance_init(Object *obj)
     VirtIOBalloonHP *s = VIRTIO_BALLOON_HP(obj);
 
     vbhp_stats_instance_init(obj);
+    vbhp_nodes_instance_init(obj);
+    vbhp_memory_instance_init(obj);
+    vbhp_provide_instance_init(obj);
     object_property_add(obj, "counters", "what the device has done",
                         vbhp_counters_get, NULL, NULL, NULL);
     object_property_add_uint64_ptr(obj, "requested-size", &s->requested,
@@ -346,6 +365,11 @@ static const Property vbhp_properties[] = {
                       VIRTIO_BALLOON_HP_F_DEFLATE_ON_OOM, false),
     DEFINE_PROP_BIT64("free-page-reporting", VirtIOBalloonHP, host_features,
                       VIRTIO_BALLOON_HP_F_REPORTING, false),
+    /* Memory is there before the guest is told that it has it. */
+    DEFINE_PROP_BOOL("prealloc", VirtIOBalloonHP, prealloc, false),
+    /* Targets of NUMA nodes, if the machine has nodes with memory each. */
+    DEFINE_PROP_BIT64("node-targets", VirtIOBalloonHP, host_features,
+                      VIRTIO_BALLOON_HP_F_NODES, true),
     /* Smallest range, bytes. 0: 2 MiB, or the backing's pages if larger. */
     DEFINE_PROP_SIZE("unit", VirtIOBalloonHP, unit, 0),
 };

@@ -63,6 +63,17 @@ typedef struct VbhpCounters {
     uint64_t dropped;                   /* abandoned by a reset */
 } VbhpCounters;
 
+/* Memory that the guest asked for and the host does not have, for operators */
+typedef struct VbhpRefusal {
+    int64_t since;              /* seconds since the epoch; 0: there is none */
+    int64_t last;               /* likewise, of the newest request */
+    uint64_t requests;          /* refused in all or part since @since */
+    uint64_t bytes;             /* refused of the newest request */
+    char *block;                /* name of the RAM block */
+    char *reason;
+    int64_t warned;             /* ms of the host's clock, 0: never */
+} VbhpRefusal;
+
 struct VirtIOBalloonHP {
     VirtIODevice parent_obj;
 
@@ -73,6 +84,8 @@ struct VirtIOBalloonHP {
     uint64_t preferred;         /* bytes, power of two, at least unit */
     uint32_t max_ranges;        /* descriptors with range bytes a request */
     uint64_t requested;         /* bytes the driver should have out */
+    unsigned nr_nodes;          /* in the configuration; 0: no feature */
+    uint64_t *node_requested;   /* bytes by node, sum is requested; or NULL */
     uint64_t actual;            /* bytes that are out: sum over blocks */
     bool target_is_new;         /* set while waiting for incoming state */
     bool config_pending;        /* tell the driver when the VM runs */
@@ -83,6 +96,8 @@ struct VirtIOBalloonHP {
     QEMUTimer *hold_timer;      /* runs only during incoming postcopy */
 
     /* [5] memory */
+    bool prealloc;              /* populate on grow, whatever the backing */
+    VbhpRefusal refusal;
     VbhpWorker worker;
     VbhpRequest *settle;        /* freeing what came in as out, or NULL */
     bool settle_wanted;         /* to be done when postcopy is over */
@@ -96,6 +111,8 @@ struct VirtIOBalloonHP {
     VbhpSavedBlock *saved;
     uint64_t saved_unit;
     uint64_t saved_requested;
+    uint32_t saved_nr_nodes;    /* 0: the state had no targets of nodes */
+    uint64_t *saved_node_requested;
 
     /* statistics */
     VirtQueueElement *stats_elem;
