@@ -67,9 +67,9 @@ extern const HpbSysOps hpb_sysops;
 /*
  * Everything but the methods and the counters is constant after creation. They
  * only ever go one way, DONTNEED to DONTNEED_LOCKED, POPULATE_WRITE to
- * FALLOCATE, vectored to not, ioctl to pagemap: a reader that sees the old value merely makes one
- * call more. lock protects the counters; it is not a GMutex because the thread
- * sanitizer cannot see those.
+ * FALLOCATE, vectored to not, ioctl to pagemap: a reader that sees the old value
+ * merely makes one call more. lock protects the counters; it is not a GMutex
+ * because the thread sanitizer cannot see those.
  */
 struct HpbMemory {
     const HpbSysOps *ops;

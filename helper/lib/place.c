@@ -39,7 +39,7 @@ static int mode_of(HpbPlacement placement)
 
 static gboolean node_is_set(const HpbMemory *mem, unsigned int node)
 {
-    return mem->nodes[node / 64] >> node % 64 & 1;
+    return (mem->nodes[node / 64] & 1ULL << node % 64) != 0;
 }
 
 gboolean hpb_place_apply(HpbMemory *mem, GError **errp)

@@ -50,8 +50,8 @@ static gboolean free_fails(TestCall call, uint64_t offset, uint64_t length,
     if (fails(call)) {
         return TRUE;
     }
-    if (f->bad_range && (!f->bad_only || f->bad_only == advice) && offset <= f->bad_offset &&
-        f->bad_offset - offset < length) {
+    if (f->bad_range && (!f->bad_only || f->bad_only == advice) &&
+        offset <= f->bad_offset && f->bad_offset - offset < length) {
         errno = f->bad_error;
         return TRUE;
     }

@@ -41,7 +41,7 @@ static TestMap *hog_new(unsigned left)
 static void test_empty_pool(const void *data)
 {
     TestKind kind = *(const TestKind *)data;
-    unsigned half = pages / 2, steps = page_size == GIB ? 1 : 2;
+    size_t half = pages / 2, steps = page_size == GIB ? 1 : 2;
     unsigned left = page_size == GIB ? 1 : 5;
     g_autoptr(TestMap) map = test_map_new(kind, half * page_size, page_size);
     g_autoptr(HpbMemory) mem = NULL;
