@@ -7,11 +7,15 @@
  * 2 MiB, and one request to the library with a range per 2 MiB. Then the same
  * with another thread that faults memory in and out meanwhile, which makes
  * every TLB flush an interrupt to another processor. "apart" is a request for
- * every second 2 MiB, which no one can merge. The last line of a backing is how
- * long a cancel waits at most: the time of the slowest slice.
+ * every second 2 MiB, which no one can merge. The next line of a backing is how
+ * long a cancel waits at most: the time of the slowest slice. Then the way back,
+ * by one MADV_POPULATE_WRITE for all of it and by a request with a range per
+ * 2 MiB; and a scan of everything, populated and not, by both ways to scan.
  *
- * Times are the best of some rounds, taken in turns: everything above it is
- * noise of the machine. Nothing here decides whether something is good enough.
+ * Times are medians of some rounds, taken in turns, so that all meet the same
+ * noise of the machine: what counts are the ratios. The last one is of processor
+ * time in place of time, and steadier where others use the machine. Nothing here
+ * decides whether something is good enough.
  *
  * Usage: hpb-memory-bench [MiB]      default 3072
  */
@@ -25,9 +29,13 @@
 #include <hpballoon/hpballoon.h>
 
 #define ROUNDS 5
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23      /* Linux 5.14 */
+#endif
 #define MIB (1024 * 1024ULL)
 #define RANGE (2 * MIB)
-#define SLICE (64 * MIB)
+#define SLICE (256 * MIB)     /* the largest */
+#define FUNCS_MAX 3
 
 typedef struct Bench {
     const char *name;
@@ -37,6 +45,7 @@ typedef struct Bench {
     uint64_t length;
     int fd;
     HpbMemory *mem;
+    HpbMemory *by_pagemap;  /* the same, without the newer way to scan */
     HpbRange *ranges;       /* all of it in ranges */
     HpbRange *apart;        /* every second one */
     size_t n;
@@ -112,27 +121,54 @@ static void touch(uint8_t *host, uint64_t length)
     }
 }
 
-static double microseconds(Bench *b, FreeFunc func)
+static double clock_us(clockid_t id)
 {
-    struct timespec from, to;
+    struct timespec now;
 
-    touch(b->host, b->length);
-    clock_gettime(CLOCK_MONOTONIC, &from);
-    func(b);
-    clock_gettime(CLOCK_MONOTONIC, &to);
-    return (double)(to.tv_sec - from.tv_sec) * 1e6 +
-           (double)(to.tv_nsec - from.tv_nsec) / 1e3;
+    clock_gettime(id, &now);
+    return (double)now.tv_sec * 1e6 + (double)now.tv_nsec / 1e3;
 }
 
-/* Best times of @n functions that take turns, so that they meet the same noise. */
-static void best_of(Bench *b, const FreeFunc *funcs, double *best, size_t n)
+/* Microseconds: time, and processor time of this thread */
+typedef struct Took {
+    double time[FUNCS_MAX];
+    double cpu[FUNCS_MAX];
+} Took;
+
+static void touch_all(Bench *b)
 {
+    touch(b->host, b->length);
+}
+
+static int compare(const void *a, const void *b)
+{
+    double left = *(const double *)a, right = *(const double *)b;
+
+    return left < right ? -1 : left > right;
+}
+
+/* Medians of @n functions that take turns. */
+static void median_of(Bench *b, FreeFunc prepare, const FreeFunc *funcs,
+                      Took *took, size_t n)
+{
+    double time[FUNCS_MAX][ROUNDS], cpu[FUNCS_MAX][ROUNDS];
+
+    g_assert(n <= FUNCS_MAX);
     for (int round = 0; round < ROUNDS; round++) {
         for (size_t i = 0; i < n; i++) {
-            double took = microseconds(b, funcs[i]);
-
-            best[i] = round ? MIN(best[i], took) : took;
+            prepare(b);
+            time[i][round] = -clock_us(CLOCK_MONOTONIC);
+            cpu[i][round] = -clock_us(CLOCK_THREAD_CPUTIME_ID);
+            funcs[i](b);
+            cpu[i][round] += clock_us(CLOCK_THREAD_CPUTIME_ID);
+            time[i][round] += clock_us(CLOCK_MONOTONIC);
         }
+    }
+    for (size_t i = 0; i < n; i++) {
+        qsort(time[i], ROUNDS, sizeof(time[i][0]), compare);
+        qsort(cpu[i], ROUNDS, sizeof(cpu[i][0]), compare);
+        took->time[i] = time[i][ROUNDS / 2];
+        took->cpu[i] = cpu[i][ROUNDS / 2];
     }
 }
 
@@ -181,22 +217,98 @@ static void *faulter_run(void *data)
 static void row(Bench *b, const char *what)
 {
     static const FreeFunc funcs[] = { raw_once, raw_ranges, library_ranges };
-    double best[G_N_ELEMENTS(funcs)];
+    Took took;
 
-    best_of(b, funcs, best, G_N_ELEMENTS(funcs));
-    printf("  %-22s %10.0f %12.0f %12.0f %9.2f %9.2f %6.0f GiB/s\n", what,
-           best[0], best[1], best[2], best[2] / best[0], best[2] / best[1],
-           (double)b->length / (1024 * MIB) / (best[2] / 1e6));
+    median_of(b, touch_all, funcs, &took, G_N_ELEMENTS(funcs));
+    printf("  %-22s %10.0f %12.0f %12.0f %9.2f %9.2f %9.2f %6.0f GiB/s\n", what,
+           took.time[0], took.time[1], took.time[2],
+           took.time[2] / took.time[0], took.time[2] / took.time[1],
+           took.cpu[2] / took.cpu[0],
+           (double)b->length / (1024 * MIB) / (took.time[2] / 1e6));
 }
 
 static void row_apart(Bench *b)
 {
     static const FreeFunc funcs[] = { raw_apart, library_apart };
-    double best[G_N_ELEMENTS(funcs)];
+    Took took;
 
-    best_of(b, funcs, best, G_N_ELEMENTS(funcs));
+    median_of(b, touch_all, funcs, &took, G_N_ELEMENTS(funcs));
     printf("  %-22s %10s %12.0f %12.0f %9s %9.2f\n", "apart (half of it)", "-",
-           best[0], best[1], "-", best[1] / best[0]);
+           took.time[0], took.time[1], "-", took.time[1] / took.time[0]);
+}
+
+/* The way back */
+
+static void free_all(Bench *b)
+{
+    raw_free(b, 0, b->length);
+}
+
+static void raw_populate(Bench *b)
+{
+    if (madvise(b->host, b->length, MADV_POPULATE_WRITE)) {
+        fatal("madvise(MADV_POPULATE_WRITE)");
+    }
+}
+
+static void library_populate(Bench *b)
+{
+    static const int never;
+
+    if (!hpb_memory_populate(b->mem, b->ranges, b->n, RANGE, NULL, &never)) {
+        fatal("hpb_memory_populate");
+    }
+}
+
+static void row_populate(Bench *b)
+{
+    static const FreeFunc funcs[] = { raw_populate, library_populate };
+    Took took;
+
+    median_of(b, free_all, funcs, &took, G_N_ELEMENTS(funcs));
+    printf("  %-22s %10.0f %12s %12.0f %9.2f %9s %9.2f %6.0f GiB/s\n",
+           "populate", took.time[0], "-", took.time[1],
+           took.time[1] / took.time[0], "-", took.cpu[1] / took.cpu[0],
+           (double)b->length / (1024 * MIB) / (took.time[1] / 1e6));
+}
+
+/* A look */
+
+static void nothing(Bench *b)
+{
+    (void)b;
+}
+
+static void scan_by(Bench *b, HpbMemory *mem)
+{
+    HpbRange all = { 0, b->length };
+    HpbSummary sum;
+
+    if (hpb_memory_summary(mem, &all, &sum, NULL)) {
+        fatal("hpb_memory_summary");
+    }
+}
+
+static void scan_best(Bench *b)
+{
+    scan_by(b, b->mem);
+}
+
+static void scan_pagemap(Bench *b)
+{
+    scan_by(b, b->by_pagemap);
+}
+
+static void row_scan(Bench *b, FreeFunc fill, const char *what)
+{
+    static const FreeFunc funcs[] = { scan_best, scan_pagemap };
+    Took took;
+
+    fill(b);
+    median_of(b, nothing, funcs, &took, G_N_ELEMENTS(funcs));
+    printf("  %-22s %s %.0f us, pagemap %.0f us (for 4 GiB it would be %.0f)\n",
+           what, hpb_scan_method_name(hpb_memory_scan_method(b->mem)), took.time[0],
+           took.time[1], took.time[0] * 4 * 1024 * MIB / (double)b->length);
 }
 
 static void measure(Bench *b)
@@ -218,8 +330,11 @@ static void measure(Bench *b)
     g_thread_join(thread);
 
     row_apart(b);
-    printf("  %-22s %10s %12s %12.0f\n", "slowest 64 MiB slice", "-", "-",
+    printf("  %-22s %10s %12s %12.0f\n", "slowest 256 MiB", "-", "-",
            slowest_slice(b));
+    row_populate(b);
+    row_scan(b, touch_all, "scan, populated");
+    row_scan(b, free_all, "scan, nothing there");
 }
 
 static void open_memory(Bench *b)
@@ -255,7 +370,9 @@ static void open_memory(Bench *b)
     desc.fd = b->fd;
     desc.flags = b->memfd ? HPB_MEMORY_SHARED : 0;
     b->mem = hpb_memory_new(&desc, &err);
-    if (!b->mem) {
+    desc.disabled = HPB_NO_PAGEMAP_SCAN;
+    b->by_pagemap = b->mem ? hpb_memory_new(&desc, &err) : NULL;
+    if (!b->by_pagemap) {
         fprintf(stderr, "hpb-memory-bench: %s\n", err->message);
         exit(1);
     }
@@ -264,6 +381,7 @@ static void open_memory(Bench *b)
 static void close_memory(Bench *b)
 {
     hpb_memory_free(b->mem);
+    hpb_memory_free(b->by_pagemap);
     munmap(b->host, b->length);
     if (b->fd != -1) {
         close(b->fd);
@@ -303,10 +421,10 @@ int main(int argc, char **argv)
         return 2;
     }
     mib &= ~1ULL;
-    printf("Freeing %" G_GUINT64_FORMAT " MiB, microseconds, best of %d\n",
+    printf("%" G_GUINT64_FORMAT " MiB, microseconds, medians of %d\n",
            mib, ROUNDS);
-    printf("  %-22s %10s %12s %12s %9s %9s\n", "", "one call", "per 2 MiB",
-           "library", "/one", "/per 2M");
+    printf("  %-22s %10s %12s %12s %9s %9s %9s\n", "", "one call", "per 2 MiB",
+           "library", "/one", "/per 2M", "CPU /one");
     for (size_t i = 0; i < G_N_ELEMENTS(benches); i++) {
         benches[i].length = mib * MIB;
         run(&benches[i]);

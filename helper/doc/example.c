@@ -9,6 +9,7 @@ int main(void)
     HpbMemoryDesc desc = HPB_MEMORY_DESC_INIT;
     HpbRange ranges[] = { { 2 * mib, 4 * mib }, { 16 * mib, 2 * mib } };
     HpbResult results[G_N_ELEMENTS(ranges)];
+    HpbSummary sum;
     g_autoptr(HpbMemory) mem = NULL;
     g_autoptr(GError) err = NULL;
 
@@ -31,8 +32,17 @@ int main(void)
         }
         return 1;
     }
-    printf("%s memory, freed by %s\n",
+    /* Ask for it before somebody touches it */
+    if (!hpb_memory_populate(mem, ranges, G_N_ELEMENTS(ranges), 2 * mib, NULL,
+                             NULL) ||
+        hpb_memory_summary(mem, &ranges[0], &sum, NULL)) {
+        fprintf(stderr, "no memory, or not to be seen\n");
+        return 1;
+    }
+    printf("%s memory, freed by %s, %llu MiB back, %llu of them in huge pages\n",
            hpb_backing_name(hpb_memory_backing(mem)),
-           hpb_method_name(hpb_memory_method(mem)));
+           hpb_method_name(hpb_memory_method(mem)),
+           (unsigned long long)(sum.held / mib),
+           (unsigned long long)(sum.huge / mib));
     return 0;
 }

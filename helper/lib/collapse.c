@@ -58,6 +58,7 @@ gboolean hpb_memory_collapse(HpbMemory *mem, const HpbRange *ranges, size_t n,
         .results = results,
         .cancel = cancel,
         .step = mem->preferred,
+        .slice = mem->slice,
         .call = collapse_call,
     };
 

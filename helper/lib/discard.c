@@ -127,6 +127,7 @@ gboolean hpb_memory_discard(HpbMemory *mem, const HpbRange *ranges, size_t n,
         .n = n,
         .results = results,
         .cancel = cancel,
+        .slice = mem->discard_slice,
         .call = hpb_discard_call,
         .call_many = hpb_memory_vectored(mem) ? discard_many : NULL,
     };

@@ -41,11 +41,12 @@ size_t hpb_pool_sizes(uint64_t *sizes, size_t n)
     for (int i = 0; i < count; i++) {
         sorted[i] = (uint64_t)found[i];
     }
-    if (count > 0) {
-        qsort(sorted, (size_t)count, sizeof(*sorted), compare_sizes);
-        memcpy(sizes, sorted, MIN((size_t)count, n) * sizeof(*sorted));
+    count = MAX(count, 0);
+    qsort(sorted, (size_t)count, sizeof(*sorted), compare_sizes);
+    for (size_t i = 0; i < MIN((size_t)count, n); i++) {
+        sizes[i] = sorted[i];
     }
-    return (size_t)MAX(count, 0);
+    return (size_t)count;
 }
 
 /* One number of a pool. 0 or a negative errno. */

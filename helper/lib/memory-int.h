@@ -5,10 +5,10 @@
  *   backing.c   which kind of memory a description is, and what may be done
  *   memory.c    HpbMemory: creation, checks that need no kernel, questions
  *   discard.c   free ranges
- *   headroom.c  what the host can provide
  *   place.c     NUMA nodes to take memory from
  *   host.c      pools and nodes of the machine (public only)
  *   scan.c      what is held; pagemap.c, nodes.c: see scan-int.h
+ *   headroom.c  what the host can provide
  *   populate.c  provide memory for ranges
  *   work.c      go through the ranges of a request, slice by slice
  *   names.c     words and outcomes
@@ -67,9 +67,9 @@ extern const HpbSysOps hpb_sysops;
 /*
  * Everything but the methods and the counters is constant after creation. They
  * only ever go one way, DONTNEED to DONTNEED_LOCKED, POPULATE_WRITE to
- * FALLOCATE, vectored to not, ioctl to pagemap: a reader that sees the old
- * value merely makes one call more. lock protects the counters; it is not a
- * GMutex because the thread sanitizer cannot see those.
+ * FALLOCATE, vectored to not, ioctl to pagemap: a reader that sees the old value
+ * merely makes one call more. lock protects the counters; it is not a GMutex
+ * because the thread sanitizer cannot see those.
  */
 struct HpbMemory {
     const HpbSysOps *ops;
@@ -82,6 +82,7 @@ struct HpbMemory {
     uint64_t preferred;
     uint64_t huge_size;     /* of a huge page that may be there, power of two */
     uint64_t slice;         /* most bytes between two looks at cancel; power of two */
+    uint64_t discard_slice; /* the same for discard */
     gboolean shared;
     uint32_t disabled;      /* HPB_NO_* */
     HpbThp thp;
@@ -109,6 +110,7 @@ struct HpbWork {
     size_t n;
     HpbResult *results;         /* or NULL */
     const int *cancel;          /* or NULL */
+    uint64_t slice;             /* of the memory */
     /*
      * Ranges are multiples of it, and so is what counts as done of a range that
      * fails. 0: of the page size, and a range is tried as a whole.
@@ -162,13 +164,13 @@ HpbMemory *hpb_memory_new_with_ops(const HpbMemoryDesc *desc,
  */
 gboolean hpb_backing_detect(HpbMemory *mem, GError **errp);
 
-/* hpb_memory_headroom() with @root in front of the paths that are read. */
-uint64_t hpb_headroom_at(const char *root, const HpbMemory *mem, char *text,
-                         size_t size);
-
 /* Set the placement of the description. */
 gboolean hpb_place_apply(HpbMemory *mem, GError **errp);
 /* Whether @length bytes may be taken without the kernel killing for it. */
 gboolean hpb_place_has_room(const HpbMemory *mem, uint64_t length);
+
+/* hpb_memory_headroom() with @root in front of the paths that are read. */
+uint64_t hpb_headroom_at(const char *root, const HpbMemory *mem, char *text,
+                         size_t size);
 
 #endif /* HPB_MEMORY_INT_H */

@@ -99,6 +99,7 @@ gboolean hpb_memory_populate(HpbMemory *mem, const HpbRange *ranges, size_t n,
         .results = results,
         .cancel = cancel,
         .step = MAX(step, mem->page_size),
+        .slice = mem->slice,
         .call = populate_call,
         .undo = populate_undo,
     };

@@ -182,7 +182,7 @@ int hpb_memory_each_run(HpbMemory *mem, const HpbRange *range,
                                     void *opaque), void *opaque)
 {
     HpbRange rest = *range;
-    HpbRun runs[SUMMARY_RUNS];
+    HpbRun runs[SUMMARY_RUNS] = { 0 };
 
     do {
         ssize_t n;

@@ -86,10 +86,10 @@ static int check_range(const HpbWork *work, const HpbRange *range)
 }
 
 /* End of the slice that begins at @offset of a run that ends at @end. */
-static uint64_t slice_end(const HpbMemory *mem, uint64_t offset, uint64_t end)
+static uint64_t slice_end(const HpbWork *work, uint64_t offset, uint64_t end)
 {
-    uint64_t room = mem->slice -
-                    (((uintptr_t)mem->host + offset) & (mem->slice - 1));
+    uintptr_t start = (uintptr_t)work->mem->host + offset;
+    uint64_t room = work->slice - (start & (work->slice - 1));
 
     return room < end - offset ? offset + room : end;
 }
@@ -163,7 +163,7 @@ static void work_run(HpbWork *work, size_t i, size_t last)
 
     while (i < last) {
         uint64_t range_end = ranges[i].offset + ranges[i].length;
-        uint64_t stop = slice_end(work->mem, pos, end);
+        uint64_t stop = slice_end(work, pos, end);
         uint64_t step = step_end(work, &ranges[i], pos);
         int ret;
 
@@ -208,7 +208,7 @@ static size_t batch_gather(const HpbWork *work, size_t i, struct iovec *iov,
                            size_t *last)
 {
     const HpbRange *ranges = work->ranges;
-    uint64_t room = work->mem->slice;
+    uint64_t room = work->slice;
     size_t n = 0;
 
     *last = i;

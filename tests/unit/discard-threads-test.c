@@ -6,7 +6,7 @@
 #include <errno.h>
 #include "support.h"
 
-#define LENGTH (256 * MIB)
+#define LENGTH (512 * MIB)
 #define UNIT (2 * MIB)
 #define WORKERS 4
 #define ROUNDS 20

@@ -134,14 +134,14 @@ static void test_mbind_faults(void)
 static void test_full_node(void)
 {
     static const struct {
-        HpbPlacement placement;
         uint64_t available;
+        HpbPlacement placement;
         gboolean ok;
     } table[] = {
-        { HPB_PLACEMENT_BIND, 1, FALSE },
-        { HPB_PLACEMENT_BIND, 128 * MIB + LENGTH - 1, FALSE },
-        { HPB_PLACEMENT_BIND, 128 * MIB + LENGTH, TRUE },
-        { HPB_PLACEMENT_PREFERRED, 1, TRUE },
+        { 1, HPB_PLACEMENT_BIND, FALSE },
+        { 128 * MIB + LENGTH - 1, HPB_PLACEMENT_BIND, FALSE },
+        { 128 * MIB + LENGTH, HPB_PLACEMENT_BIND, TRUE },
+        { 1, HPB_PLACEMENT_PREFERRED, TRUE },
     };
 
     for (size_t i = 0; i < G_N_ELEMENTS(table) && has_numa(); i++) {

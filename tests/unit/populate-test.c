@@ -189,8 +189,63 @@ static void test_failures(void)
         for (size_t b = 0; b < G_N_ELEMENTS(bad); b++) {
             check_failure(e, bad[b], 2 * MIB);
             check_failure(e, bad[b], 4 * MIB);
-            check_failure(e, bad[b], 4096 * 64);
+            check_failure(e, bad[b], 256 * KIB);
         }
+    }
+}
+
+/*
+ * Calls fail one by one, the first, the second, ... until a request does not
+ * meet the failure: whatever is answered is what is there.
+ */
+static void check_each_call(TestKind kind, uint32_t disabled, size_t e)
+{
+    static const HpbRange ranges[] = {
+        { 0, 4 * MIB }, { 4 * MIB, 2 * MIB }, { 8 * MIB, 4 * MIB },
+    };
+    gboolean met = TRUE;
+
+    for (unsigned first = 1; met; first++) {
+        g_autoptr(TestMap) map = test_map_new(kind, LENGTH, 0);
+        g_autoptr(HpbMemory) mem = NULL;
+        HpbResult results[3];
+        uint64_t done = 0;
+        gboolean ok;
+
+        test_faults_reset(map);
+        map->desc.disabled = disabled;
+        mem = test_memory_new(map, &test_fault_ops);
+        test_faults_reset(map);
+        test_faults.call = disabled ? TEST_CALL_FALLOCATE : TEST_CALL_MADVISE;
+        test_faults.first = first;
+        test_faults.times = 1;
+        test_faults.error = errors[e].error;
+        ok = hpb_memory_populate(mem, ranges, 3, 2 * MIB, results, NULL);
+        met = first <= test_faults.calls[test_faults.call];
+        for (size_t i = 0; i < 3; i++) {
+            g_assert_true((results[i].error == 0) ==
+                          (results[i].done == ranges[i].length));
+            g_assert_true(!results[i].error ||
+                          results[i].error == errors[e].answer);
+            g_assert_cmpuint(results[i].done % (2 * MIB), ==, 0);
+            done += results[i].done;
+        }
+        g_assert_true(ok == (done == 10 * MIB));
+        g_assert_true(met || ok);
+        g_assert_cmpuint(map->desc.fd == -1
+                         ? test_map_present(map, 0, LENGTH) * 4096
+                         : test_map_file_bytes(map), ==, done);
+        assert_counters(mem, 3, done);
+        g_assert_cmpuint(first, <, 20);
+    }
+}
+
+static void test_each_call(void)
+{
+    for (size_t e = 0; e < G_N_ELEMENTS(errors); e++) {
+        check_each_call(TEST_ANON_4K, 0, e);
+        check_each_call(TEST_MEMFD, 0, e);
+        check_each_call(TEST_MEMFD, HPB_NO_POPULATE_WRITE, e);
     }
 }
 
@@ -259,6 +314,7 @@ int main(int argc, char **argv)
     g_test_add_func("/populate/bad-ranges", test_bad_ranges);
     g_test_add_func("/populate/old-kernel", test_old_kernel);
     g_test_add_func("/populate/failures", test_failures);
+    g_test_add_func("/populate/each-call", test_each_call);
     g_test_add_func("/populate/long-step", test_long_step);
     g_test_add_func("/populate/cancel", test_cancel);
     g_test_add_func("/populate/names", test_names);

@@ -30,9 +30,10 @@ G_BEGIN_DECLS
  *     Overlapping ranges are freed twice, harmlessly.
  * @results: @n entries, written entirely; or NULL.
  * @cancel: read with acquire order before each slice; not 0 makes the rest of
- *     the request end with -ECANCELED. A slice is 64 MiB, or one huge page if
- *     that is larger: about 5 ms for 4 KiB shmem pages, 0.1 ms for huge pages.
- *     NULL: runs to the end.
+ *     the request end with -ECANCELED. A slice is 64 MiB of shared
+ *     memory (about 5 ms for 4 KiB pages), 256 MiB of private memory (8 ms;
+ *     0.4 ms for huge pages), or one huge page if that is larger. NULL: runs to
+ *     the end.
  *
  * Returns whether every range was done whole. Per range:
  *     0           done

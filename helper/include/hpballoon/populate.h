@@ -33,7 +33,9 @@ typedef enum HpbPopulateMethod {
  * Provide host memory for @ranges. What is there already stays as it is; what
  * is not reads as zeroes (see hpb_memory_discard_zeroes()).
  *
- * @ranges, @n, @results, @cancel: as for hpb_memory_discard().
+ * @ranges, @n, @results, @cancel: as for hpb_memory_discard(), but slices are
+ *     64 MiB, or one huge page if that is larger. Where the mapping is
+ *     registered with userfaultfd, a call waits for its handler, and cancel too.
  * @step: ranges are multiples of it, a power of two, at least the smallest
  *     range. HpbResult.done is a multiple of it: of a range that fails, as many
  *     steps from its start as could be had stay, and all behind them is freed
