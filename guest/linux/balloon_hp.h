@@ -162,6 +162,10 @@ enum hpb_count {
 	HPB_C_STOPS,		/* passes that ended short of the target */
 	HPB_C_OOM,		/* OOM notifications acted on */
 	HPB_C_OOM_BLOCKS,	/* blocks they gave the guest back */
+	HPB_C_SCANS,		/* times all memory was looked at */
+	HPB_C_EMPTIED_BLOCKS,	/* blocks in use that were emptied */
+	HPB_C_MOVED_BYTES,	/* bytes moved for that, other movers included */
+	HPB_C_CHEAPEST_BYTES,	/* bytes that the chosen blocks had to move */
 	HPB_C_OFFLINE_BLOCKS,	/* blocks deflated for memory going offline */
 	HPB_C_REPORTS,		/* free page reports sent */
 	HPB_C_REPORT_BYTES,	/* bytes in them that the device did */
@@ -250,6 +254,7 @@ struct hpb {
 	/* Protected by op, set by the worker: */
 	u64 requested;		/* bytes, as last read */
 	unsigned int backoff;	/* ms; next delay */
+	struct hpb_choice choice;	/* blocks to empty next */
 	bool told;		/* reason for stopping is in the log already */
 	/* blocks to have out, by node; NULL: the device has no such targets */
 	unsigned long *node_target;
@@ -353,6 +358,13 @@ void hpb_op_begin(struct hpb *bh);
 
 /* Give @bh->op back; the worker looks again. */
 void hpb_op_end(struct hpb *bh);
+
+/**
+ * hpb_interrupted() - whether there is something new to look at: leave the pass
+ * @bh:   balloon
+ * @seen: value of @bh->kicks when the pass began
+ */
+bool hpb_interrupted(struct hpb *bh, int seen);
 
 const char *hpb_state_name(enum hpb_state state);
 const char *hpb_stop_name(enum hpb_stop stop);

@@ -13,6 +13,7 @@
 #include <linux/numa.h>
 #include <linux/types.h>
 
+#include "ladder.h"
 #include "ranges.h"
 
 struct hpb;
@@ -49,19 +50,22 @@ struct hpb_pool {
 
 /**
  * struct hpb_take - how far a pass has gone in looking for blocks
- * @stage: where the next block is looked for, see pages.c
+ * @rung:  where the next block is looked for, see ladder.c
  * @nid:   node they have to come from, NUMA_NO_NODE: any
+ * @seen:  value of hpb.kicks at which to go on
  * @empty: nodes found without free blocks
- * @contig: last block tried by contig.c
+ * @scanned: memory has been looked at for this rung
+ * @after: what a scan chooses comes after this block
+ * @fails: blocks that could not be emptied
  */
 struct hpb_take {
-	int stage;
+	enum hpb_rung rung;
 	int nid;
+	int seen;
 	nodemask_t empty;
-	struct hpb_candidate {
-		unsigned long cost;
-		u64 block;
-	} contig;
+	bool scanned;
+	struct hpb_candidate after;
+	unsigned int fails;
 };
 
 /* Why the balloon is not as large (or small) as asked. */
@@ -121,9 +125,18 @@ void hpb_pool_move(struct hpb *bh, struct hpb_pool *to, struct hpb_pool *from);
 /* pages.c */
 
 /**
+ * hpb_take_begin() - begin to look for blocks
+ * @bh:   balloon; @bh->op is held
+ * @take: progress of the pass
+ * @nid:  node they have to come from, NUMA_NO_NODE: any
+ * @seen: value of @bh->kicks at which to go on
+ */
+void hpb_take_begin(struct hpb *bh, struct hpb_take *take, int nid, int seen);
+
+/**
  * hpb_take_blocks() - take blocks for one inflate request
  * @bh:   balloon; @bh->op is held
- * @take: progress of the pass, zeroed at its start
+ * @take: progress of the pass, set up by hpb_take_begin()
  * @slot: gets the blocks, merged and sorted
  * @want: blocks wanted
  * @why:  set to the reason if none could be had
@@ -187,18 +200,18 @@ unsigned long hpb_node_free_blocks(int nid, unsigned int order, bool movable);
 /* contig.c */
 
 /**
- * hpb_contig_take() - a block larger than the page allocator knows
+ * hpb_contig_take() - empty blocks that are in use
  * @bh:   balloon; @bh->op is held
- * @take: progress of the pass
+ * @take: progress of the pass, on a rung that empties
+ * @slot: gets the blocks
+ * @want: blocks wanted
  *
- * Empties the memory of one block after the other, cheapest first, until that
- * works.
- *
- * Return: first page of a block, as hpb_alloc() gives it, or NULL.
+ * Return: blocks added to @slot; none: there are no more, or the pass is over.
  */
-struct page *hpb_contig_take(struct hpb *bh, struct hpb_take *take);
+unsigned long hpb_contig_take(struct hpb *bh, struct hpb_take *take,
+			      struct hpb_slot *slot, unsigned long want);
 
-/* Give a block from hpb_contig_take() back. */
+/* Give a large block from hpb_contig_take() back. */
 void hpb_contig_free(struct hpb *bh, struct page *page);
 
 #endif /* HPB_BLOCKS_H */

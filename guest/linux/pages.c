@@ -9,13 +9,13 @@
  *   FREE     blocks that are free now, from the node that has most of them, so
  *            that no node is emptied before the others. Nothing is reclaimed,
  *            nothing is woken, a failure costs next to nothing.
- *   COMPACT  the allocator may compact memory, and gives up easily.
- *   RECLAIM  the allocator may reclaim page cache and compact harder. It never
+ *   COMPACT  the allocator may compact memory, and gives up easily. It never
  *            kills and never touches its reserves.
+ *   CLEAN,   blocks that are in use are emptied, see contig.c. Blocks larger
+ *   MOVE     than what the allocator hands out (1 GiB, where the host backs the
+ *            guest with pages of that size) are only to be had by MOVE.
  *
- * Blocks larger than what the allocator hands out (1 GiB, where the host backs
- * the guest with pages of that size) have one stage instead: CONTIG, which
- * empties a piece of memory, see contig.c.
+ * The order of these stages, the rungs of a ladder, is the business of ladder.c.
  *
  * When nodes have targets of their own a pass is for one node, in all stages.
  *
@@ -65,18 +65,6 @@ MODULE_PARM_DESC(floor_mib,
 #define HPB_FLOOR_SHARE		32
 #define HPB_FLOOR_MIN		SZ_32M
 
-/* Blocks a RECLAIM batch may take: reclaim is slow, progress must show. */
-#define HPB_RECLAIM_BATCH	32
-
-enum {
-	HPB_TAKE_FREE,
-	HPB_TAKE_COMPACT,
-	HPB_TAKE_RECLAIM,
-	HPB_TAKE_NOTHING,
-	HPB_TAKE_CONTIG,	/* the only stage for blocks beyond the allocator */
-	HPB_TAKE_NO_CONTIG,
-};
-
 /*
  * No __GFP_ZERO: contents are given up. No reserves, no OOM killer.
  * __GFP_MOVABLE is added by hpb_movable(). Without __GFP_HIGHMEM it does not
@@ -84,10 +72,8 @@ enum {
  */
 #define HPB_GFP_FREE	(__GFP_NOWARN | __GFP_NOMEMALLOC | __GFP_NORETRY | \
 			 __GFP_THISNODE)
-#define HPB_GFP_COMPACT	(GFP_KERNEL | __GFP_NOWARN | __GFP_NOMEMALLOC | \
-			 __GFP_NORETRY)
-#define HPB_GFP_RECLAIM	(GFP_KERNEL | __GFP_NOWARN | __GFP_NOMEMALLOC | \
-			 __GFP_RETRY_MAYFAIL)
+#define HPB_GFP_COMPACT	(__GFP_DIRECT_RECLAIM | __GFP_IO | __GFP_FS | \
+			 __GFP_NOWARN | __GFP_NOMEMALLOC | __GFP_NORETRY)
 
 unsigned long hpb_node_free_blocks(int nid, unsigned int order, bool movable)
 {
@@ -161,18 +147,9 @@ static gfp_t hpb_movable(void)
 static struct page *hpb_alloc(struct hpb *bh, struct hpb_take *take, int nid,
 			      gfp_t gfp)
 {
-	switch (take->stage) {
-	case HPB_TAKE_FREE:
+	if (take->rung == HPB_RUNG_FREE)
 		return alloc_pages_node(nid, gfp | HPB_GFP_FREE, bh->order);
-	case HPB_TAKE_COMPACT:
-		gfp |= HPB_GFP_COMPACT;
-		break;
-	case HPB_TAKE_RECLAIM:
-		gfp |= HPB_GFP_RECLAIM;
-		break;
-	default:
-		return hpb_contig_take(bh, take);
-	}
+	gfp |= HPB_GFP_COMPACT;
 	if (take->nid == NUMA_NO_NODE)
 		return alloc_pages(gfp, bh->order);
 	return alloc_pages_node(take->nid, gfp | __GFP_THISNODE, bh->order);
@@ -186,7 +163,21 @@ static void hpb_free(struct hpb *bh, struct page *page)
 		__free_pages(page, bh->order);
 }
 
-/* Blocks from one node (FREE) or anywhere; fewer than wanted ends the stage. */
+/* Whether a rung may have more although it has just given nothing. */
+static bool hpb_more(struct hpb *bh, const struct hpb_take *take)
+{
+	return take->rung == HPB_RUNG_FREE &&
+	       hpb_fullest_node(bh, take) != NUMA_NO_NODE;
+}
+
+static void hpb_climb(struct hpb *bh, struct hpb_take *take)
+{
+	take->rung = hpb_ladder_next(take->rung);
+	take->scanned = false;
+	hpb_choice_begin(&bh->choice);
+}
+
+/* Blocks from one node (FREE) or anywhere; none: the rung has no more. */
 static unsigned long hpb_take_stage(struct hpb *bh, struct hpb_take *take,
 				    struct hpb_slot *slot, unsigned long want)
 {
@@ -194,16 +185,13 @@ static unsigned long hpb_take_stage(struct hpb *bh, struct hpb_take *take,
 	int nid = NUMA_NO_NODE;
 	unsigned long got = 0;
 
-	if (take->stage == HPB_TAKE_FREE) {
+	want = hpb_ladder_batch(take->rung, bh->order > HPB_MAX_ORDER, want);
+	if (hpb_ladder_empties(take->rung))
+		return hpb_contig_take(bh, take, slot, want);
+	if (take->rung == HPB_RUNG_FREE) {
 		nid = hpb_fullest_node(bh, take);
-		if (nid == NUMA_NO_NODE) {
-			take->stage++;
+		if (nid == NUMA_NO_NODE)
 			return 0;
-		}
-	} else if (take->stage == HPB_TAKE_CONTIG) {
-		want = 1;
-	} else if (take->stage == HPB_TAKE_RECLAIM) {
-		want = min_t(unsigned long, want, HPB_RECLAIM_BATCH);
 	}
 
 	/* One entry more may be needed by each block. */
@@ -211,10 +199,8 @@ static unsigned long hpb_take_stage(struct hpb *bh, struct hpb_take *take,
 		struct page *page = hpb_alloc(bh, take, nid, gfp);
 
 		if (!page) {
-			if (take->stage == HPB_TAKE_FREE)
+			if (take->rung == HPB_RUNG_FREE)
 				node_set(nid, take->empty);
-			else
-				take->stage++;
 			break;
 		}
 		slot->nr = hpb_ranges_add(slot->ranges, slot->nr, bh->max_range,
@@ -223,6 +209,16 @@ static unsigned long hpb_take_stage(struct hpb *bh, struct hpb_take *take,
 		cond_resched();
 	}
 	return got;
+}
+
+void hpb_take_begin(struct hpb *bh, struct hpb_take *take, int nid, int seen)
+{
+	*take = (struct hpb_take) {
+		.rung = hpb_ladder_first(bh->order > HPB_MAX_ORDER),
+		.nid = nid,
+		.seen = seen,
+	};
+	hpb_choice_begin(&bh->choice);
 }
 
 unsigned long hpb_take_blocks(struct hpb *bh, struct hpb_take *take,
@@ -241,14 +237,15 @@ unsigned long hpb_take_blocks(struct hpb *bh, struct hpb_take *take,
 	}
 
 	slot->nr = 0;
-	if (bh->order > HPB_MAX_ORDER && take->stage < HPB_TAKE_CONTIG)
-		take->stage = HPB_TAKE_CONTIG;
-	while (!got && want && take->stage != HPB_TAKE_NOTHING &&
-	       take->stage != HPB_TAKE_NO_CONTIG) {
+	while (want && take->rung != HPB_RUNG_NONE) {
 		/* What follows may take long, and must not keep anybody out. */
-		if (take->stage != HPB_TAKE_FREE)
+		if (take->rung != HPB_RUNG_FREE)
 			hpb_mark_all(bh);
 		got = hpb_take_stage(bh, take, slot, want);
+		if (got || hpb_interrupted(bh, take->seen))
+			break;
+		if (!hpb_more(bh, take))
+			hpb_climb(bh, take);
 	}
 	if (want && !got)
 		*why = HPB_STOP_NO_BLOCKS;

@@ -42,8 +42,7 @@ static enum hpb_stop hpb_stop_for(int err)
 	return HPB_STOP_REFUSED;
 }
 
-/* Something new to look at: leave the pass. */
-static bool hpb_interrupted(struct hpb *bh, int seen)
+bool hpb_interrupted(struct hpb *bh, int seen)
 {
 	return atomic_read(&bh->kicks) != seen || READ_ONCE(bh->stopping) ||
 	       atomic_read(&bh->holds) || !hpb_running(bh);
@@ -217,11 +216,12 @@ static enum hpb_stop hpb_inflate_pass(struct hpb *bh, int nid,
 				      struct hpb_tally *tally)
 {
 	enum hpb_stop why = HPB_STOP_NONE;
-	struct hpb_take take = { .nid = nid };
+	struct hpb_take take;
 	struct hpb_slot *slot;
 	unsigned long out;
 	int err;
 
+	hpb_take_begin(bh, &take, nid, seen);
 	while (!hpb_interrupted(bh, seen) && tally->failed < HPB_REFUSED_MAX &&
 	       hpb_judge(tally->err) != HPB_LATER && !bh->undo.blocks) {
 		hpb_reap(bh, tally);

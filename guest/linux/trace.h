@@ -132,6 +132,25 @@ DEFINE_EVENT(hpb_blocks, hpb_returned,
 	TP_PROTO(int dev, unsigned int ranges, u64 bytes),
 	TP_ARGS(dev, ranges, bytes));
 
+TRACE_EVENT(hpb_emptied,
+	TP_PROTO(int dev, u64 bytes, u64 moved, u64 cheapest),
+	TP_ARGS(dev, bytes, moved, cheapest),
+	TP_STRUCT__entry(
+		__field(int, dev)
+		__field(u64, bytes)
+		__field(u64, moved)
+		__field(u64, cheapest)
+	),
+	TP_fast_assign(
+		__entry->dev = dev;
+		__entry->bytes = bytes;
+		__entry->moved = moved;
+		__entry->cheapest = cheapest;
+	),
+	TP_printk("virtio%d bytes=%llu moved=%llu cheapest=%llu", __entry->dev,
+		  __entry->bytes, __entry->moved, __entry->cheapest)
+);
+
 TRACE_EVENT(hpb_stop,
 	TP_PROTO(int dev, int reason, u64 requested, u64 held,
 		 unsigned int delay_ms),
