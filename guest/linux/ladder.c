@@ -7,12 +7,13 @@
  * A pass climbs the ladder. Each rung is used until it gives nothing more:
  *
  *   FREE     what is free in whole blocks costs nothing.
- *   COMPACT  the allocator may compact, and gives up easily. It starts no I/O.
  *   CLEAN    blocks that hold free pages and clean page cache. The cache is
  *            dropped: nothing is copied, written or swapped, and it can be read
  *            again.
  *   MOVE     blocks that have to be emptied. All of memory is looked at, and
  *            those with least to move are taken.
+ *   COMPACT  the allocator may compact, and gives up easily: for what a choice
+ *            cannot have, and kernels that cannot empty a range.
  *
  * Pages under writeback would be waited for, and mapped pages of files are in
  * use: blocks with such pages are left alone.
@@ -22,6 +23,8 @@
  * Rejected: allocating with __GFP_RETRY_MAYFAIL instead of CLEAN and MOVE. It
  * writes and swaps to find free blocks, and compacts first come, first served:
  * half a second for what a choice finds in a few milliseconds.
+ * Rejected: compaction before the choice. It takes blocks in the order of their
+ * addresses, not of their prices, and was no faster on a fragmented guest.
  * Rejected: reclaim through an allocation without __GFP_IO. The kernel does not
  * compact then, so that dropping pages here and there yields no blocks.
  */
@@ -38,8 +41,11 @@ enum hpb_rung hpb_ladder_first(bool large)
 	return large ? HPB_RUNG_MOVE : HPB_RUNG_FREE;
 }
 
-enum hpb_rung hpb_ladder_next(enum hpb_rung rung)
+enum hpb_rung hpb_ladder_next(enum hpb_rung rung, bool large)
 {
+	/* The allocator must not even be asked for large blocks. */
+	if (large)
+		return HPB_RUNG_NONE;
 	return rung < HPB_RUNG_NONE ? rung + 1 : HPB_RUNG_NONE;
 }
 

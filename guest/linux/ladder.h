@@ -11,9 +11,9 @@
 /* Where blocks are looked for, cheapest first. */
 enum hpb_rung {
 	HPB_RUNG_FREE,		/* blocks that are free */
-	HPB_RUNG_COMPACT,	/* what the allocator compacts at little cost */
 	HPB_RUNG_CLEAN,		/* free and clean page cache: nothing is moved */
 	HPB_RUNG_MOVE,		/* what is in them is moved, least first */
+	HPB_RUNG_COMPACT,	/* what the allocator compacts at little cost */
 	HPB_RUNG_NONE,		/* there is no more */
 };
 
@@ -72,8 +72,8 @@ struct hpb_choice {
  */
 enum hpb_rung hpb_ladder_first(bool large);
 
-/* The rung after @rung. */
-enum hpb_rung hpb_ladder_next(enum hpb_rung rung);
+/* The rung after @rung; @large as above. */
+enum hpb_rung hpb_ladder_next(enum hpb_rung rung, bool large);
 
 /* Whether blocks of this rung are emptied by us, not found by the allocator. */
 bool hpb_ladder_empties(enum hpb_rung rung);

@@ -9,11 +9,11 @@
  *   FREE     blocks that are free now, from the node that has most of them, so
  *            that no node is emptied before the others. Nothing is reclaimed,
  *            nothing is woken, a failure costs next to nothing.
- *   COMPACT  the allocator may compact memory, and gives up easily. It never
- *            kills and never touches its reserves.
  *   CLEAN,   blocks that are in use are emptied, see contig.c. Blocks larger
  *   MOVE     than what the allocator hands out (1 GiB, where the host backs the
  *            guest with pages of that size) are only to be had by MOVE.
+ *   COMPACT  the allocator may compact memory, and gives up easily. It never
+ *            kills and never touches its reserves.
  *
  * The order of these stages, the rungs of a ladder, is the business of ladder.c.
  *
@@ -172,7 +172,7 @@ static bool hpb_more(struct hpb *bh, const struct hpb_take *take)
 
 static void hpb_climb(struct hpb *bh, struct hpb_take *take)
 {
-	take->rung = hpb_ladder_next(take->rung);
+	take->rung = hpb_ladder_next(take->rung, bh->order > HPB_MAX_ORDER);
 	take->scanned = false;
 	hpb_choice_begin(&bh->choice);
 }

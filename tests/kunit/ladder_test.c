@@ -20,17 +20,18 @@ static void ladder_order(struct kunit *test)
 	enum hpb_rung rung = hpb_ladder_first(false);
 
 	KUNIT_EXPECT_EQ(test, rung, HPB_RUNG_FREE);
-	rung = hpb_ladder_next(rung);
-	KUNIT_EXPECT_EQ(test, rung, HPB_RUNG_COMPACT);
-	rung = hpb_ladder_next(rung);
+	rung = hpb_ladder_next(rung, false);
 	KUNIT_EXPECT_EQ(test, rung, HPB_RUNG_CLEAN);
-	rung = hpb_ladder_next(rung);
+	rung = hpb_ladder_next(rung, false);
 	KUNIT_EXPECT_EQ(test, rung, HPB_RUNG_MOVE);
-	rung = hpb_ladder_next(rung);
+	rung = hpb_ladder_next(rung, false);
+	KUNIT_EXPECT_EQ(test, rung, HPB_RUNG_COMPACT);
+	rung = hpb_ladder_next(rung, false);
 	KUNIT_EXPECT_EQ(test, rung, HPB_RUNG_NONE);
-	KUNIT_EXPECT_EQ(test, hpb_ladder_next(rung), HPB_RUNG_NONE);
+	KUNIT_EXPECT_EQ(test, hpb_ladder_next(rung, false), HPB_RUNG_NONE);
 	/* the allocator knows nothing of large blocks */
 	KUNIT_EXPECT_EQ(test, hpb_ladder_first(true), HPB_RUNG_MOVE);
+	KUNIT_EXPECT_EQ(test, hpb_ladder_next(HPB_RUNG_MOVE, true), HPB_RUNG_NONE);
 }
 
 static void ladder_who_empties(struct kunit *test)
