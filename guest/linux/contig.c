@@ -13,6 +13,9 @@
  *
  * Looking takes no locks. What it finds decides about the order only.
  *
+ * ZONE_MOVABLE is as good as any: memory that goes offline gets its blocks back
+ * first (hotplug.c). CMA areas are refused by alloc_contig_range() itself.
+ *
  * Rejected: the first piece that can be emptied. Moving a gibibyte takes a
  * hundred times as long as finding one that is nearly empty.
  */
@@ -53,7 +56,7 @@ static unsigned long hpb_contig_cost(struct hpb *bh, u64 block)
 		if (!(pfn & (pageblock_nr_pages - 1)))
 			cond_resched();
 	}
-	return zone_idx(zone) == ZONE_MOVABLE ? HPB_NEVER_EMPTY : cost;
+	return cost;
 }
 
 static bool hpb_is_after(const struct hpb_candidate *a,
