@@ -88,6 +88,24 @@ def thp(value: str) -> Iterator[None]:
 
 
 @contextmanager
+def sysctl(name: str, value: str) -> Iterator[None]:
+    """A setting of the kernel has that value."""
+    path = Path("/proc/sys") / name.replace(".", "/")
+    before = path.read_text(encoding="utf-8").strip()
+    if before == value:
+        yield
+        return
+    try:
+        path.write_text(value, encoding="utf-8")
+    except OSError as error:
+        raise HostLacks(f"needs {name}={value}, and the right to set it (root): {error}") from None
+    try:
+        yield
+    finally:
+        path.write_text(before, encoding="utf-8")
+
+
+@contextmanager
 def hog(left: int, kib: int = 2048) -> Iterator[None]:
     """Another program has all free huge pages of that pool but `left`."""
     fd = os.memfd_create("hog", os.MFD_HUGETLB | (os.MFD_HUGE_1GB if kib > 2048 else os.MFD_HUGE_2MB))
