@@ -10,7 +10,7 @@ from report import Report
 
 
 def run(rounds: int) -> Report:
-    """The program takes medians of rounds of its own."""
+    """The program has rounds of its own."""
     del rounds
     program = settings.existing(settings.build() / "helper-plain/helper/bench/hpb-memory-bench", "the library's benchmark")
     found = subprocess.run([str(program)], capture_output=True, text=True, check=False)
