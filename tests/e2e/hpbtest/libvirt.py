@@ -19,6 +19,7 @@ import tempfile
 import time
 import uuid
 from pathlib import Path
+from typing import Callable
 
 from . import settings
 from .console import Agent, Console, ConsoleError, Result
@@ -270,10 +271,17 @@ class Domain:
         """virsh setmem --live."""
         self.virsh("setmem", f"{mib}M", "--live", *args)
 
+    def _wait_size(self, done: Callable[[int], bool], what: str, timeout: float) -> None:
+        deadline = time.monotonic() + timeout
+        while not done(now := self.stats()["actual"] * 1024):
+            if time.monotonic() > deadline:
+                raise LibvirtError(f"domain {self.name} is at {now // MIB} MiB {timeout:g} s after it was asked for {what} MiB")
+            time.sleep(0.02)
+
     def wait_actual(self, mib: int, timeout: float = 60.0) -> None:
         """Wait until dommemstat shows that size."""
-        deadline = time.monotonic() + timeout
-        while (now := self.stats()["actual"]) * 1024 != mib * MIB:
-            if time.monotonic() > deadline:
-                raise LibvirtError(f"domain {self.name} is at {now // 1024} MiB {timeout:g} s after it was asked for {mib} MiB")
-            time.sleep(0.02)
+        self._wait_size(lambda now: now == mib * MIB, str(mib), timeout)
+
+    def wait_below(self, mib: int, timeout: float = 60.0) -> None:
+        """Wait until dommemstat shows less than that."""
+        self._wait_size(lambda now: now < mib * MIB, f"less than {mib}", timeout)
