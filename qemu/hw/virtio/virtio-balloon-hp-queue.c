@@ -181,6 +181,12 @@ static void vbhp_request_finish(VirtIOBalloonHP *s, VbhpRequest *req)
             /* Unplugged while we worked on it. */
             run->done = 0;
             run->status = VIRTIO_BALLOON_HP_NOT_RAM;
+        } else if (req->type == VIRTIO_BALLOON_HP_REQ_DEFLATE && run->done &&
+                   !vbhp_discard_can_come_back(s, run->blk, run->index,
+                                               run->done)) {
+            /* A device that maps guest memory has no more room for it. */
+            run->done = 0;
+            run->status = VIRTIO_BALLOON_HP_NOMEM;
         }
     }
     exceptions = vbhp_exceptions(req, &nr);
