@@ -323,6 +323,14 @@ bool vbhp_discard_can_come_back(VirtIOBalloonHP *s, VbhpBlock *blk,
                                  count * s->unit);
 }
 
+void vbhp_discard_stays_out(VirtIOBalloonHP *s, const VbhpRun *run)
+{
+    if (run->blk->discard) {
+        vbhp_notify_discard(run->blk->discard, run->index * s->unit,
+                            run->done * s->unit, NULL);
+    }
+}
+
 void vbhp_discard_came_back(VirtIOBalloonHP *s, VbhpBlock *blk, uint64_t index,
                             uint64_t count)
 {

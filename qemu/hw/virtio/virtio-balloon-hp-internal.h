@@ -269,6 +269,8 @@ void vbhp_discard_went_out(VirtIOBalloonHP *s, VbhpBlock *blk, uint64_t index,
  */
 bool vbhp_discard_can_come_back(VirtIOBalloonHP *s, VbhpBlock *blk,
                                 uint64_t index, uint64_t count);
+/* What that was asked about @run, which is true: they stay out */
+void vbhp_discard_stays_out(VirtIOBalloonHP *s, const VbhpRun *run);
 /* These units are not out any more */
 void vbhp_discard_came_back(VirtIOBalloonHP *s, VbhpBlock *blk, uint64_t index,
                             uint64_t count);
