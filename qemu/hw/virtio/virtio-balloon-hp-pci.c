@@ -68,7 +68,7 @@ static void vbhp_pci_instance_init(Object *obj)
     static const char *const aliases[] = {
         "guest-stats", "guest-stats-polling-interval", "counters",
         "requested-size", "actual-size", "preferred-size", "nodes",
-        "node-sizes", "memory", "grow-refused",
+        "node-sizes", "memory", "grow-refused", "migration-skipped",
     };
     VirtIOBalloonHPPCI *dev = VIRTIO_BALLOON_HP_PCI(obj);
 
