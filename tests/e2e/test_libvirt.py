@@ -117,6 +117,7 @@ def test_sizes_that_make_no_sense(domain):
     with pytest.raises(LibvirtError, match="memory"):
         one.setmem(FULL * 2)
     assert one.stats()["actual"] == FULL * 1024
+    one.console.wait_pattern(more=1)  # the guest has what it needs
     one.virsh("setmem", "4K", "--live")
     one.wait_below(SMALL)
     one.console.wait_pattern(more=2, passes=1)
