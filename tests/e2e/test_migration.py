@@ -204,3 +204,72 @@ def test_dump_passes_over_what_is_out(boot, tmp_path):
     guest.qmp.execute("dump-guest-memory", paging=False, protocol=f"file:{path}")
     assert 400 * MIB < path.stat().st_size <= (512 + 64) * MIB
     guest.console.wait_pattern(more=1, passes=1)
+
+
+ZERO_PAGES_MAX = 30000  # of a million: what the guest's kernel has zeroed at boot, and firmware
+
+
+def test_never_populated_memory_is_left_out(boot, series):
+    """Nobody reads what nobody ever touched; no balloon is needed."""
+    source = boot(series, driver=None, memory=4096, append="hpb.pattern=64")
+    source.console.wait_pattern(more=1, passes=1)
+    rss = hostmem.process(source.pid).rss
+    destination = boot(series, driver=None, memory=4096, incoming=True)
+    info = migrate(source, destination)["ram"]
+    assert info["duplicate"] <= ZERO_PAGES_MAX, info
+    assert hostmem.process(source.pid).rss <= rss + 2 * NOISE
+    destination.console.wait_pattern(more=1, passes=1)
+    assert "TOUCHED 3000" in destination.run("hpb-touch -p random 3000").output
+
+
+def test_never_populated_and_out(boot):
+    """Both together: 4 GiB of which 3 are out cost what is in use."""
+    source = boot(memory=4096, append="hpb.pattern=64")
+    resize(source, 1024 * MIB)
+    destination = boot(memory=4096, incoming=True)
+    info = migrate(source, destination)["ram"]
+    assert info["duplicate"] <= ZERO_PAGES_MAX, info
+    destination.console.wait_pattern(more=1, passes=1)
+    resize(destination, 4096 * MIB)
+    assert "TOUCHED 3000" in destination.run("hpb-touch -p random 3000").output
+    destination.console.wait_pattern(more=1, passes=1)
+
+
+def test_memory_populated_while_migrating(boot):
+    """What was not there when the migration began is sent if it is written later."""
+    source = boot(driver=None, memory=1024, append="hpb.pattern=64")
+    destination = boot(driver=None, memory=1024, incoming=True)
+    migration = Migration(source, destination, bandwidth=SLOW)
+    migration.wait_active()
+    written = source.run("mkdir -p /t && mount -t tmpfs t /t && dd if=/dev/urandom of=/t/x bs=1M count=300 2>/dev/null && md5sum /t/x").output
+    assert source.qmp.execute("query-migrate")["status"] == "active"
+    migration.finish()
+    assert destination.run("md5sum /t/x").output == written
+    destination.console.wait_pattern(more=1, passes=1)
+
+
+@pytest.mark.parametrize("backend,left_out", [
+    ("memory-backend-memfd,share=on", True),
+    ("memory-backend-file,share=on,mem-path={path}", False),
+], ids=["memfd", "named-file"])
+def test_never_populated_shared_memory(boot, tmp_path, backend, left_out):
+    """Holes of a memfd stay holes on both sides. A file with a name may have contents on the destination: all of it is sent."""
+    def start(name, **more):
+        return boot(driver=None, memory=1024, machine="pc,memory-backend=m", append="hpb.pattern=64",
+                    args=["-object", f"{backend.format(path=tmp_path / name)},id=m,size=1G"], **more)
+    source = start("source")
+    source.console.wait_pattern(more=1, passes=1)
+    held = hostmem.memfd_allocated(source.pid)
+    destination = start("destination", incoming=True)
+    info = migrate(source, destination)["ram"]
+    assert (info["duplicate"] <= ZERO_PAGES_MAX) == left_out, info
+    assert hostmem.memfd_allocated(source.pid) <= held + 2 * NOISE
+    destination.console.wait_pattern(more=1, passes=1)
+
+
+def test_switched_off(boot):
+    """migration.skip-unpopulated=off: as without it."""
+    args = ["-global", "migration.skip-unpopulated=off"]
+    source = boot(driver=None, memory=1024, args=args)
+    destination = boot(driver=None, memory=1024, args=args, incoming=True)
+    assert migrate(source, destination)["ram"]["duplicate"] > 800 * MIB // PAGE
