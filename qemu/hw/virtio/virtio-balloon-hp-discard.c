@@ -309,7 +309,8 @@ void vbhp_discard_went_out(VirtIOBalloonHP *s, VbhpBlock *blk, uint64_t index,
     if (blk->discard) {
         vbhp_notify_discard(blk->discard, offset, length, NULL);
     }
-    if (s->migration_has_bitmap) {
+    /* x-ignore-shared: a block without a bitmap is not sent anyway. */
+    if (s->migration_has_bitmap && blk->rb->bmap) {
         qemu_guest_free_page_hint(blk->rb->host + offset, length);
         s->skipped += length;
     }
