@@ -15,7 +15,7 @@ HPB_PACKAGES_BUILD="gcc make libc6-dev pkgconf ninja-build python3 python3-venv 
     seabios busybox-static"
 # Further ones for ./hpb test.
 HPB_PACKAGES_TEST="sparse shellcheck clang-tidy pyflakes3 python3-pytest python3-docutils
-    libelf-dev libssl-dev git"
+    libelf-dev libssl-dev git libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients"
 
 # missing_packages NAME...: those of the packages that are not installed.
 missing_packages() {

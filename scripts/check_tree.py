@@ -41,7 +41,7 @@ LAYERS = [
 
 
 # Folders that are the same everywhere say nothing about a machine.
-GENERIC = {"/", "//", "/root/", "/home/", "/usr/src/"}
+GENERIC = {"/", "//", "/root/", "/home/", "/usr/src/", "/tmp/", "/var/tmp/"}
 
 
 def tracked(top: Path) -> list[str]:

@@ -12,7 +12,9 @@ usage: ./hpb COMMAND
   build [WHAT...]   build: helper qemu qemu-asan module initrd kernel-source
                     (default: helper qemu module initrd, all guest kernels)
   test [SUITE...]   run tests: lint unit kunit qtest e2e spec (default: all)
-  bench [ROUNDS]    measure side by side, ROUNDS times (default 5)
+  bench [NAME...] [--rounds N] [--update]
+                    measure side by side: resize backings library (default:
+                    resize); --update: write it to docs/benchmarks.md
   run [--kernel K] [-- ARGS]
                     boot the test guest with a console; ARGS go to QEMU
                     (leave with Ctrl-A X)
@@ -119,13 +121,9 @@ cmd_demo() {
 }
 
 cmd_bench() {
-    local rounds=${1:-5}
-    if [[ ! $rounds =~ ^[1-9][0-9]*$ ]] || [ $# -gt 1 ]; then
-        usage_error "bench takes a number of rounds"
-    fi
     prepare "${HPB_KERNELS%% *}"
     export HPB_KERNEL HPB_INITRD
-    harness "$HPB_TOP/bench/bench.py" --rounds "$rounds" --out "$HPB_BUILD/bench"
+    harness "$HPB_TOP/bench/bench.py" --out "$HPB_BUILD/bench" "$@"
 }
 
 cmd_clean() {

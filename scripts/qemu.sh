@@ -154,13 +154,15 @@ qtest_targets() {
     find "$HPB_TOP/tests/qtest" -maxdepth 1 -name '*-test.c' -printf 'tests/qtest/%f\n' 2>/dev/null | sed 's/\.c$//' | sort
 }
 
+# compile_qemu FLAVOUR [NINJA-TARGET...]; qemu-img is for tests with snapshots.
 compile_qemu() {
     local flavour=$1
     shift
     update_qemu_tree
     configure_qemu "$flavour"
-    ninja -j "$HPB_JOBS" -C "$QEMU_BUILD" qemu-system-x86_64 "$@"
+    ninja -j "$HPB_JOBS" -C "$QEMU_BUILD" qemu-system-x86_64 qemu-img "$@"
     assemble_firmware
+    install_if_changed "$QEMU_BUILD/qemu-img" "$(dirname "$HPB_QEMU")/qemu-img"
     install_if_changed "$QEMU_BUILD/qemu-system-x86_64" "$HPB_QEMU"
 }
 

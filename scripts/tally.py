@@ -106,7 +106,7 @@ def read_junit(path: Path, source: str) -> Tally:
             message = (bad[0].get("message") or bad[0].text or "").strip().splitlines()
             tally.failed.append(f"{name}: {message[0] if message else 'failed'}")
         elif skip is not None:
-            tally.skipped.append(f"{name}: {skip.get('message') or 'no reason given'}")
+            tally.skipped.append(f"{name}: {skip.get('message') or case.findtext('system-out') or 'no reason given'}")
         else:
             tally.passed += 1
     return tally

@@ -189,13 +189,12 @@ void hpb_return_pool(struct hpb *bh, struct hpb_pool *pool);
 
 /**
  * hpb_node_free_blocks() - free blocks of a node, as the allocator counts them
- * @nid:     node
- * @order:   page order of a block
- * @movable: count ZONE_MOVABLE too
+ * @nid:   node
+ * @order: page order of a block
  *
  * Reads the counters without the zone lock: a hint, not a promise.
  */
-unsigned long hpb_node_free_blocks(int nid, unsigned int order, bool movable);
+unsigned long hpb_node_free_blocks(int nid, unsigned int order);
 
 /* contig.c */
 

@@ -21,6 +21,9 @@
  * allocator knows are joined again by dropping the counts of all pages but the
  * first, so that they go back whole: 50 times faster than page by page.
  *
+ * ZONE_MOVABLE is as good as any: memory that goes offline gets its blocks back
+ * first (hotplug.c). CMA areas are refused by alloc_contig_range() itself.
+ *
  * Rejected: the first piece that can be emptied. Moving takes a hundred times
  * as long as looking.
  */
@@ -98,9 +101,6 @@ static struct hpb_census hpb_census(struct hpb *bh, u64 block)
 		if (!(pfn & (pageblock_nr_pages - 1)))
 			cond_resched();
 	}
-	/* Who asks for memory there has been promised to get it. */
-	if (zone && zone_idx(zone) == ZONE_MOVABLE)
-		census.stuck = true;
 	return census;
 }
 

@@ -22,13 +22,14 @@
  * Before each batch the guest's own need is looked at: what is left when the
  * batch is gone must not be less than the floor (floor_mib).
  *
- * Blocks cannot be migrated, and are therefore not taken from ZONE_MOVABLE or
- * CMA areas: a ballooned block there would break the promise that whoever asks
- * for memory in them gets it. Otherwise they come from where movable memory
- * comes from, although they are none: they are whole pageblocks, so they mix
- * with nothing, while asking for unmovable memory would turn one pageblock
- * after the other unmovable, for good, and would begin with those that the
- * guest has never used and that cost the host nothing.
+ * Blocks come from where movable memory comes from, although they cannot be
+ * migrated: they are whole pageblocks, so they mix with nothing, while asking
+ * for unmovable memory would turn one pageblock after the other unmovable, for
+ * good, and would begin with those that the guest has never used and that cost
+ * the host nothing. ZONE_MOVABLE is no exception: what it is for, memory that
+ * can go offline, is kept by hotplug.c, which gives blocks back before; and in
+ * a guest whose plugged memory is all there, nothing else could be given up. CMA
+ * areas are: nobody asks us before a driver allocates from one.
  *
  * They are plain pages of high order, not compound ones, because only then
  * every page of them can carry PageOffline.
@@ -67,15 +68,14 @@ MODULE_PARM_DESC(floor_mib,
 
 /*
  * No __GFP_ZERO: contents are given up. No reserves, no OOM killer.
- * __GFP_MOVABLE is added by hpb_movable(). Without __GFP_HIGHMEM it does not
- * lead to ZONE_MOVABLE.
+ * hpb_movable() adds what leads to movable pageblocks and to ZONE_MOVABLE.
  */
 #define HPB_GFP_FREE	(__GFP_NOWARN | __GFP_NOMEMALLOC | __GFP_NORETRY | \
 			 __GFP_THISNODE)
 #define HPB_GFP_COMPACT	(__GFP_DIRECT_RECLAIM | __GFP_IO | __GFP_FS | \
 			 __GFP_NOWARN | __GFP_NOMEMALLOC | __GFP_NORETRY)
 
-unsigned long hpb_node_free_blocks(int nid, unsigned int order, bool movable)
+unsigned long hpb_node_free_blocks(int nid, unsigned int order)
 {
 	unsigned long blocks = 0;
 	unsigned int zid, o;
@@ -83,7 +83,7 @@ unsigned long hpb_node_free_blocks(int nid, unsigned int order, bool movable)
 	for (zid = 0; zid < MAX_NR_ZONES; zid++) {
 		struct zone *zone = &NODE_DATA(nid)->node_zones[zid];
 
-		if (!populated_zone(zone) || (zid == ZONE_MOVABLE && !movable))
+		if (!populated_zone(zone))
 			continue;
 		for (o = order; o <= HPB_MAX_ORDER; o++)
 			blocks += READ_ONCE(zone->free_area[o].nr_free) <<
@@ -117,7 +117,7 @@ static int hpb_fullest_node(struct hpb *bh, const struct hpb_take *take)
 		if (take->nid != NUMA_NO_NODE && take->nid != nid)
 			continue;
 
-		n = hpb_node_free_blocks(nid, bh->order, false);
+		n = hpb_node_free_blocks(nid, bh->order);
 		if (n > most && !node_isset(nid, take->empty)) {
 			most = n;
 			best = nid;
@@ -127,9 +127,9 @@ static int hpb_fullest_node(struct hpb *bh, const struct hpb_take *take)
 }
 
 /*
- * The flag that makes the allocator look in movable pageblocks first. It would
- * look in CMA areas too, and a module cannot tell whether a block is from
- * one, so a guest that has CMA areas does without.
+ * The flags that make the allocator look in ZONE_MOVABLE and in movable
+ * pageblocks first. It would look in CMA areas too, and a module cannot tell
+ * whether a block is from one, so a guest that has CMA areas does without.
  */
 static gfp_t hpb_movable(void)
 {
@@ -141,7 +141,7 @@ static gfp_t hpb_movable(void)
 			if (zone_cma_pages(&NODE_DATA(nid)->node_zones[zid]))
 				return 0;
 #endif
-	return __GFP_MOVABLE;
+	return __GFP_HIGHMEM | __GFP_MOVABLE;
 }
 
 static struct page *hpb_alloc(struct hpb *bh, struct hpb_take *take, int nid,

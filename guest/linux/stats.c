@@ -99,7 +99,7 @@ static unsigned int hpb_stats_fill(struct hpb *bh)
 		return nr;
 	order = ilog2(bh->preferred) - PAGE_SHIFT;
 	for_each_node_state(nid, N_MEMORY)
-		blocks += hpb_node_free_blocks(nid, order, true);
+		blocks += hpb_node_free_blocks(nid, order);
 	hpb_stat(bh, &nr, VIRTIO_BALLOON_HP_STAT_FREE_RANGES, blocks);
 	return nr;
 }

@@ -12,10 +12,9 @@
  * by one MADV_POPULATE_WRITE for all of it and by a request with a range per
  * 2 MiB; and a scan of everything, populated and not, by both ways to scan.
  *
- * Times are medians of some rounds, taken in turns, so that all meet the same
- * noise of the machine: what counts are the ratios. The last one is of processor
- * time in place of time, and steadier where others use the machine. Nothing here
- * decides whether something is good enough.
+ * Times are the least of some rounds, taken in turns, so that all meet the same
+ * noise of the machine: what counts are the ratios. Nothing here decides whether
+ * something is good enough.
  *
  * Usage: hpb-memory-bench [MiB]      default 3072
  */
@@ -28,7 +27,7 @@
 #include <unistd.h>
 #include <hpballoon/hpballoon.h>
 
-#define ROUNDS 5
+#define ROUNDS 6    /* even: see least_of() */
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23      /* Linux 5.14 */
 #endif
@@ -121,54 +120,40 @@ static void touch(uint8_t *host, uint64_t length)
     }
 }
 
-static double clock_us(clockid_t id)
+/* Microseconds */
+static double now_us(void)
 {
     struct timespec now;
 
-    clock_gettime(id, &now);
+    clock_gettime(CLOCK_MONOTONIC, &now);
     return (double)now.tv_sec * 1e6 + (double)now.tv_nsec / 1e3;
 }
-
-/* Microseconds: time, and processor time of this thread */
-typedef struct Took {
-    double time[FUNCS_MAX];
-    double cpu[FUNCS_MAX];
-} Took;
 
 static void touch_all(Bench *b)
 {
     touch(b->host, b->length);
 }
 
-static int compare(const void *a, const void *b)
+/*
+ * The least times of @n functions that take turns, each of them first as often
+ * as the others: where this machine is itself a guest, every second round may
+ * have to fetch its memory anew.
+ */
+static void least_of(Bench *b, FreeFunc prepare, const FreeFunc *funcs,
+                     double *took, size_t n)
 {
-    double left = *(const double *)a, right = *(const double *)b;
-
-    return left < right ? -1 : left > right;
-}
-
-/* Medians of @n functions that take turns. */
-static void median_of(Bench *b, FreeFunc prepare, const FreeFunc *funcs,
-                      Took *took, size_t n)
-{
-    double time[FUNCS_MAX][ROUNDS], cpu[FUNCS_MAX][ROUNDS];
-
     g_assert(n <= FUNCS_MAX);
     for (int round = 0; round < ROUNDS; round++) {
-        for (size_t i = 0; i < n; i++) {
+        for (size_t turn = 0; turn < n; turn++) {
+            size_t i = (turn + (size_t)round) % n;
+            double time;
+
             prepare(b);
-            time[i][round] = -clock_us(CLOCK_MONOTONIC);
-            cpu[i][round] = -clock_us(CLOCK_THREAD_CPUTIME_ID);
+            time = now_us();
             funcs[i](b);
-            cpu[i][round] += clock_us(CLOCK_THREAD_CPUTIME_ID);
-            time[i][round] += clock_us(CLOCK_MONOTONIC);
+            time = now_us() - time;
+            took[i] = round ? MIN(took[i], time) : time;
         }
-    }
-    for (size_t i = 0; i < n; i++) {
-        qsort(time[i], ROUNDS, sizeof(time[i][0]), compare);
-        qsort(cpu[i], ROUNDS, sizeof(cpu[i][0]), compare);
-        took->time[i] = time[i][ROUNDS / 2];
-        took->cpu[i] = cpu[i][ROUNDS / 2];
     }
 }
 
@@ -217,24 +202,23 @@ static void *faulter_run(void *data)
 static void row(Bench *b, const char *what)
 {
     static const FreeFunc funcs[] = { raw_once, raw_ranges, library_ranges };
-    Took took;
+    double took[FUNCS_MAX];
 
-    median_of(b, touch_all, funcs, &took, G_N_ELEMENTS(funcs));
-    printf("  %-22s %10.0f %12.0f %12.0f %9.2f %9.2f %9.2f %6.0f GiB/s\n", what,
-           took.time[0], took.time[1], took.time[2],
-           took.time[2] / took.time[0], took.time[2] / took.time[1],
-           took.cpu[2] / took.cpu[0],
-           (double)b->length / (1024 * MIB) / (took.time[2] / 1e6));
+    least_of(b, touch_all, funcs, took, G_N_ELEMENTS(funcs));
+    printf("  %-22s %10.0f %12.0f %12.0f %9.2f %9.2f %6.0f GiB/s\n", what,
+           took[0], took[1], took[2],
+           took[2] / took[0], took[2] / took[1],
+           (double)b->length / (1024 * MIB) / (took[2] / 1e6));
 }
 
 static void row_apart(Bench *b)
 {
     static const FreeFunc funcs[] = { raw_apart, library_apart };
-    Took took;
+    double took[FUNCS_MAX];
 
-    median_of(b, touch_all, funcs, &took, G_N_ELEMENTS(funcs));
+    least_of(b, touch_all, funcs, took, G_N_ELEMENTS(funcs));
     printf("  %-22s %10s %12.0f %12.0f %9s %9.2f\n", "apart (half of it)", "-",
-           took.time[0], took.time[1], "-", took.time[1] / took.time[0]);
+           took[0], took[1], "-", took[1] / took[0]);
 }
 
 /* The way back */
@@ -263,13 +247,13 @@ static void library_populate(Bench *b)
 static void row_populate(Bench *b)
 {
     static const FreeFunc funcs[] = { raw_populate, library_populate };
-    Took took;
+    double took[FUNCS_MAX];
 
-    median_of(b, free_all, funcs, &took, G_N_ELEMENTS(funcs));
-    printf("  %-22s %10.0f %12s %12.0f %9.2f %9s %9.2f %6.0f GiB/s\n",
-           "populate", took.time[0], "-", took.time[1],
-           took.time[1] / took.time[0], "-", took.cpu[1] / took.cpu[0],
-           (double)b->length / (1024 * MIB) / (took.time[1] / 1e6));
+    least_of(b, free_all, funcs, took, G_N_ELEMENTS(funcs));
+    printf("  %-22s %10.0f %12s %12.0f %9.2f %9s %6.0f GiB/s\n",
+           "populate", took[0], "-", took[1],
+           took[1] / took[0], "-",
+           (double)b->length / (1024 * MIB) / (took[1] / 1e6));
 }
 
 /* A look */
@@ -302,13 +286,13 @@ static void scan_pagemap(Bench *b)
 static void row_scan(Bench *b, FreeFunc fill, const char *what)
 {
     static const FreeFunc funcs[] = { scan_best, scan_pagemap };
-    Took took;
+    double took[FUNCS_MAX];
 
     fill(b);
-    median_of(b, nothing, funcs, &took, G_N_ELEMENTS(funcs));
+    least_of(b, nothing, funcs, took, G_N_ELEMENTS(funcs));
     printf("  %-22s %s %.0f us, pagemap %.0f us (for 4 GiB it would be %.0f)\n",
-           what, hpb_scan_method_name(hpb_memory_scan_method(b->mem)), took.time[0],
-           took.time[1], took.time[0] * 4 * 1024 * MIB / (double)b->length);
+           what, hpb_scan_method_name(hpb_memory_scan_method(b->mem)), took[0],
+           took[1], took[0] * 4 * 1024 * MIB / (double)b->length);
 }
 
 static void measure(Bench *b)
@@ -421,10 +405,10 @@ int main(int argc, char **argv)
         return 2;
     }
     mib &= ~1ULL;
-    printf("%" G_GUINT64_FORMAT " MiB, microseconds, medians of %d\n",
+    printf("%" G_GUINT64_FORMAT " MiB, microseconds, least of %d\n",
            mib, ROUNDS);
-    printf("  %-22s %10s %12s %12s %9s %9s %9s\n", "", "one call", "per 2 MiB",
-           "library", "/one", "/per 2M", "CPU /one");
+    printf("  %-22s %10s %12s %12s %9s %9s\n", "", "one call", "per 2 MiB",
+           "library", "/one", "/per 2M");
     for (size_t i = 0; i < G_N_ELEMENTS(benches); i++) {
         benches[i].length = mib * MIB;
         run(&benches[i]);

@@ -106,6 +106,7 @@ static gboolean add_run(HpbRun *runs, size_t *used, size_t n, uint64_t offset,
     return TRUE;
 }
 
+/* @map: NULL to ask the file only */
 static ssize_t scan(HpbPagemap *map, FileWalk *walk, const HpbRange *range,
                     HpbRun *runs, size_t n)
 {
@@ -116,8 +117,13 @@ static ssize_t scan(HpbPagemap *map, FileWalk *walk, const HpbRange *range,
     while (pos < end) {
         HpbExtent table = { 0 }, file = { 0 };
         uint64_t stop;
-        int ret = hpb_pagemap_at(map, pos, end, &table);
+        int ret = 0;
 
+        if (map) {
+            ret = hpb_pagemap_at(map, pos, end, &table);
+        } else {
+            table.end = end;
+        }
         if (ret >= 0) {
             ret = file_at(walk, pos, end, &file);
         }
@@ -155,6 +161,23 @@ ssize_t hpb_memory_scan(HpbMemory *mem, const HpbRange *range, HpbRun *runs,
     used = scan(&map, &walk, range, runs, n);
     hpb_pagemap_close(&map);
     return used;
+}
+
+ssize_t hpb_memory_scan_contents(HpbMemory *mem, const HpbRange *range,
+                                 HpbRun *runs, size_t n)
+{
+    FileWalk walk = { .mem = mem };
+    int ret;
+
+    /* Others may have what the file has not, or cannot be asked */
+    if (mem->backing != HPB_BACKING_SHMEM || !asks_file(mem)) {
+        return hpb_memory_scan(mem, range, runs, n);
+    }
+    ret = hpb_range_check(mem, range, mem->page_size);
+    if (ret < 0) {
+        return ret;
+    }
+    return n ? scan(NULL, &walk, range, runs, n) : -EINVAL;
 }
 
 static void sum_up(const HpbMemory *mem, HpbSummary *sum, const HpbRun *run)

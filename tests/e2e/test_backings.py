@@ -5,100 +5,39 @@ Also what happens when the host does not have it any more.
 """
 from __future__ import annotations
 
-import os
-import re
-import subprocess
 import time
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import ExitStack
 
 import pytest
 
-from hpbtest import hostmem
+from hpbtest import backings, hostmem, hostsetup
+from hpbtest.backings import GIB, HUGE
 from hpbtest.balloon import actual, counters, driver_status, qom_path, resize, set_target, wait_actual
-from hpbtest.guest import MIB
+from hpbtest.guest import MIB, STOCK
 
-GIB = 1024 * MIB
-HUGE = 2 * MIB
 LARGE = 1024 * MIB
 SMALL = 400 * MIB
 NOISE = 16 * MIB
 BACK_SECONDS = 90.0  # the driver asks again after 30 s at most
 
 
-def backend(options):
-    """Guest memory from one backend; options begin with its type."""
-    return {"machine": "pc,memory-backend=m", "args": ["-object", f"{options},id=m,size={LARGE // MIB}M"]}
-
-
-def need_pool(pages):
-    """Skip without that many free huge pages."""
-    if (free := hostmem.pool_free()) < pages:
-        pytest.skip(f"needs {pages} free 2 MiB huge pages, this host has {free} (vm.nr_hugepages)")
-
-
-@contextmanager
-def hog(left):
-    """Another program has all huge pages of the pool but `left`."""
-    fd = os.memfd_create("hog", os.MFD_HUGETLB | os.MFD_HUGE_2MB)
-    try:
-        os.posix_fallocate(fd, 0, (hostmem.pool_free() - left) * HUGE)
-        assert hostmem.pool_free() == left
-        yield
-    finally:
-        os.close(fd)
-
-
-@contextmanager
-def more_pages(kib, pages):
-    """So many more huge pages of that size in the host's pool."""
-    path = Path(f"/sys/kernel/mm/hugepages/hugepages-{kib}kB/nr_hugepages")
-    if not path.exists():
-        pytest.skip(f"this host has no huge pages of {kib} KiB")
-    before = int(path.read_text(encoding="utf-8"))
-    got = 0
-    try:
-        try:
-            path.write_text(str(before + pages), encoding="utf-8")
-        except OSError as error:
-            pytest.skip(f"needs the right to write {path} (root): {error}")
-        got = int(path.read_text(encoding="utf-8")) - before
-        if got < pages:
-            pytest.skip(f"needs {pages} more huge pages of {kib} KiB, this host has memory for {got}")
-        yield
-    finally:
-        if got:
-            path.write_text(str(int(path.read_text(encoding="utf-8")) - got), encoding="utf-8")
-
-
 @pytest.fixture
-def mounted(tmp_path):
-    """Mounts file systems until the test ends: mounted(TYPE, OPTIONS) is where."""
-    done = []
-
-    def mount(kind, options):
-        path = tmp_path / f"{kind}-{len(done)}"
-        path.mkdir()
-        run = subprocess.run(["mount", "-t", kind, "-o", options, "hpb-test", str(path)],
-                             capture_output=True, text=True, check=False)
-        if run.returncode:
-            pytest.skip(f"needs the right to mount {kind} with {options} (root): {run.stderr.strip()}")
-        done.append(path)
-        return path
-
-    yield mount
-    for path in done:
-        subprocess.run(["umount", "-l", str(path)], check=True)
+def host():
+    """Settings of the host until the test ends: host(context manager) is its value; the test is skipped if the host cannot do it."""
+    with ExitStack() as stack:
+        def enter(context):
+            try:
+                return stack.enter_context(context)
+            except hostsetup.HostLacks as error:
+                pytest.skip(str(error))
+        yield enter
 
 
-@pytest.mark.parametrize("kind", ["memfd", "hugetlbfs"])
-def test_hugetlb_pool_gets_exactly_what_is_ballooned(boot, kind, mounted):
+@pytest.mark.parametrize("kind", [backings.hugetlb, backings.hugetlbfs])
+def test_hugetlb_pool_gets_exactly_what_is_ballooned(boot, kind, host):
     """HugePages_Free rises by what the balloon holds, and falls by it again."""
-    need_pool(LARGE // HUGE)
-    options = "memory-backend-memfd,hugetlb=on,hugetlbsize=2M"
-    if kind == "hugetlbfs":
-        options = f"memory-backend-file,share=on,mem-path={mounted('hugetlbfs', 'pagesize=2M')}"
-    guest = boot(memory=1024, append="hpb.touch=700 hpb.pattern=64", **backend(f"{options},prealloc=on"))
+    backing = host(kind(LARGE))
+    guest = boot(append="hpb.touch=700 hpb.pattern=64", **backing.guest_options(LARGE))
     before = hostmem.pool_free()
     resize(guest, SMALL)
     assert hostmem.pool_free() - before == (LARGE - SMALL) // HUGE
@@ -109,23 +48,21 @@ def test_hugetlb_pool_gets_exactly_what_is_ballooned(boot, kind, mounted):
     guest.console.wait_pattern(more=1, passes=1)
 
 
-def test_stock_balloon_gives_no_huge_page_back(boot):
+def test_stock_balloon_gives_no_huge_page_back(boot, host):
     """What this device is for: the traditional one leaves the pool as it is."""
-    need_pool(LARGE // HUGE)
-    guest = boot(memory=1024, driver="virtio-balloon-pci", append="hpb.touch=700",
-                 **backend("memory-backend-memfd,hugetlb=on,hugetlbsize=2M,prealloc=on"))
+    backing = host(backings.hugetlb(LARGE))
+    guest = boot(driver=STOCK, append="hpb.touch=700", **backing.guest_options(LARGE))
     before = hostmem.pool_free()
     resize(guest, SMALL)
     assert hostmem.pool_free() == before
 
 
-def test_grow_while_the_pool_is_empty(boot):
+def test_grow_while_the_pool_is_empty(boot, host):
     """Refused in part: the guest lives with what there is, says why it waits, and has the rest when pages are back."""
-    need_pool(LARGE // HUGE)
-    guest = boot(memory=1024, append="hpb.touch=700 hpb.pattern=64",
-                 **backend("memory-backend-memfd,hugetlb=on,hugetlbsize=2M,prealloc=on"))
+    backing = host(backings.hugetlb(LARGE))
+    guest = boot(append="hpb.touch=700 hpb.pattern=64", **backing.guest_options(LARGE))
     resize(guest, SMALL)
-    with hog(left=100):
+    with hostsetup.hog(left=100):
         set_target(guest, LARGE)
         wait_actual(guest, SMALL + 100 * HUGE)
         guest.console.wait_pattern(more=1, passes=2)
@@ -155,13 +92,31 @@ def test_prealloc(boot):
     guest.console.wait_pattern(more=1, passes=1)
 
 
-def test_shrink_again_while_a_grow_waits(boot):
-    """A new target ends the waiting; nothing is lost by it."""
-    need_pool(LARGE // HUGE)
-    guest = boot(memory=1024, append="hpb.pattern=64",
-                 **backend("memory-backend-memfd,hugetlb=on,hugetlbsize=2M,prealloc=on"))
+def test_grow_beyond_the_limit_of_a_control_group(boot, host):
+    """Nobody is killed: the guest gets what the limit leaves, goes on, and has the rest when the limit is raised."""
+    guest = boot(memory=1024, append="hpb.touch=700 hpb.pattern=64", options={"prealloc": "on"})
+    limit = host(hostsetup.memory_group(guest.pid))
     resize(guest, SMALL)
-    with hog(left=10):
+    limit(200 * MIB)
+    set_target(guest, LARGE)
+    wait_actual(guest, SMALL + 160 * MIB, tolerance=20 * MIB)
+    guest.console.wait_pattern(more=1, passes=2)
+    assert actual(guest) < SMALL + 200 * MIB
+    refused = guest.qmp.qom_get(qom_path(), "grow-refused")
+    assert refused["active"] and "hpb-test" in refused["reason"], refused
+    limit(0)
+    wait_actual(guest, LARGE, BACK_SECONDS)
+    assert guest.qmp.qom_get(qom_path(), "grow-refused") == {"active": False}
+    assert "TOUCHED 700" in guest.run("hpb-touch -p random 700").output
+    guest.console.wait_pattern(more=1, passes=1)
+
+
+def test_shrink_again_while_a_grow_waits(boot, host):
+    """A new target ends the waiting; nothing is lost by it."""
+    backing = host(backings.hugetlb(LARGE))
+    guest = boot(append="hpb.pattern=64", **backing.guest_options(LARGE))
+    resize(guest, SMALL)
+    with hostsetup.hog(left=10):
         set_target(guest, LARGE)
         wait_actual(guest, SMALL + 10 * HUGE)
         resize(guest, SMALL - 20 * HUGE)
@@ -171,59 +126,27 @@ def test_shrink_again_while_a_grow_waits(boot):
     guest.console.wait_pattern(more=1, passes=1)
 
 
-@pytest.fixture
-def host_thp():
-    """Sets the host's switch for transparent huge pages of anonymous memory until the test ends."""
-    path = Path("/sys/kernel/mm/transparent_hugepage/enabled")
-    before = re.search(r"\[(\w+)\]", path.read_text(encoding="utf-8"))[1]
-
-    def switch(value):
-        try:
-            path.write_text(value, encoding="utf-8")
-        except OSError as error:
-            pytest.skip(f"needs the right to write {path} (root): {error}")
-
-    yield switch
-    if re.search(r"\[(\w+)\]", path.read_text(encoding="utf-8"))[1] != before:
-        path.write_text(before, encoding="utf-8")
-
-
-def there_and_back(guest, held, huge, is_huge):
+@pytest.mark.parametrize("kind,is_huge", [
+    pytest.param(lambda: backings.anonymous(LARGE, "madvise"), True, id="anonymous-thp-madvise"),
+    pytest.param(lambda: backings.anonymous(LARGE, "always"), True, id="anonymous-thp-always"),
+    pytest.param(lambda: backings.anonymous(LARGE, "never"), False, id="anonymous-thp-never"),
+    pytest.param(lambda: backings.memfd(LARGE), False, id="memfd"),
+    pytest.param(lambda: backings.tmpfs(LARGE), True, id="tmpfs-huge"),
+])
+def test_there_and_back(boot, host, kind, is_huge):
     """What is ballooned costs the host nothing, nor does what came back, until it is used."""
-    assert (huge() > 600 * MIB) == is_huge, f"{huge() // MIB} MiB in huge pages"
-    assert held() > 700 * MIB
+    backing = host(kind())
+    guest = boot(append="hpb.touch=700 hpb.pattern=64", **backing.guest_options(LARGE))
+    assert (backing.huge(guest) > 600 * MIB) == is_huge, f"{backing.huge(guest) // MIB} MiB in huge pages"
+    assert backing.held(guest) > 700 * MIB
     resize(guest, SMALL)
-    assert held() <= SMALL + NOISE
+    assert backing.held(guest) <= SMALL + NOISE
     guest.console.wait_pattern(more=1, passes=1)
     resize(guest, LARGE)
-    assert held() <= SMALL + NOISE
+    assert backing.held(guest) <= SMALL + NOISE
     assert "TOUCHED 700" in guest.run("hpb-touch -p random 700").output
-    assert held() > 700 * MIB
+    assert backing.held(guest) > 700 * MIB
     guest.console.wait_pattern(more=1, passes=1)
-
-
-@pytest.mark.parametrize("thp", ["madvise", "never"])
-def test_anonymous_memory(boot, host_thp, thp):
-    """In transparent huge pages, which QEMU asks for, and in small ones."""
-    host_thp(thp)
-    guest = boot(memory=1024, append="hpb.touch=700 hpb.pattern=64", **backend("memory-backend-ram"))
-    there_and_back(guest, lambda: hostmem.guest_ram(guest.pid, LARGE).rss,
-                   lambda: hostmem.process(guest.pid).anon_huge, thp != "never")
-
-
-def test_memfd(boot):
-    """Shared memory, in small pages (memfd has others only if the host's administrator says so)."""
-    guest = boot(memory=1024, append="hpb.touch=700 hpb.pattern=64", **backend("memory-backend-memfd,share=on"))
-    there_and_back(guest, lambda: hostmem.memfd_allocated(guest.pid), lambda: hostmem.process(guest.pid).shmem_huge, False)
-
-
-def test_tmpfs_in_huge_pages(boot, mounted):
-    """Shared memory in transparent huge pages: a file on a tmpfs that has them."""
-    path = mounted("tmpfs", "huge=always")
-    guest = boot(memory=1024, append="hpb.touch=700 hpb.pattern=64",
-                 **backend(f"memory-backend-file,share=on,align=2M,mem-path={path}"))
-    there_and_back(guest, lambda: hostmem.memfd_allocated(guest.pid, str(path)),
-                   lambda: hostmem.process(guest.pid).shmem_huge, True)
 
 
 def test_huge_pages_after_ten_cycles(boot):
@@ -257,17 +180,29 @@ def test_units_of_one_gibibyte(boot, series):
     guest.console.wait_pattern(more=1, passes=1)
 
 
-def test_pages_of_one_gibibyte(boot):
-    """On huge pages of that size: the unit is the page size, and the pool gets what is ballooned."""
-    pages = 4
-    with more_pages(1024 * 1024, pages):
-        guest = boot(memory=pages * 1024, append="hpb.touch=900 hpb.pattern=64", machine="pc,memory-backend=m",
-                     args=["-object", f"memory-backend-memfd,id=m,size={pages}G,hugetlb=on,hugetlbsize=1G,prealloc=on"])
-        assert guest.qmp.qom_get(qom_path(), "unit") == GIB
-        before = hostmem.pool_free(1024 * 1024)
-        resize(guest, (pages - 1) * GIB)
-        assert hostmem.pool_free(1024 * 1024) - before == 1
+def test_pages_of_one_gibibyte(boot, host):
+    """On huge pages of that size: the pool gets what is ballooned, and what it lacks is waited for.
+
+    They are a DIMM that Linux keeps free of its own data, so that all of it can be given up.
+    """
+    pages, kib = 2, 1024 * 1024
+    host(hostsetup.pool(pages, kib))
+    guest = boot(memory=1024, append="hpb.touch=1500 hpb.pattern=64 memhp_default_state=online_movable", options={"unit": "1G"},
+                 args=["-m", "size=1024M,slots=1,maxmem=8G",
+                       "-object", f"memory-backend-memfd,id=d,size={pages}G,hugetlb=on,hugetlbsize=1G,prealloc=on",
+                       "-device", "pc-dimm,memdev=d"])
+    before = hostmem.pool_free(kib)
+    resize(guest, 2 * GIB)
+    assert hostmem.pool_free(kib) - before == 1
+    resize(guest, GIB)
+    assert hostmem.pool_free(kib) - before == pages
+    guest.console.wait_pattern(more=1, passes=1)
+    with hostsetup.hog(left=1, kib=kib):
+        set_target(guest, 3 * GIB)
+        wait_actual(guest, 2 * GIB)
         guest.console.wait_pattern(more=1, passes=1)
-        resize(guest, pages * GIB)
-        assert hostmem.pool_free(1024 * 1024) == before
-        guest.console.wait_pattern(more=1, passes=1)
+        assert guest.qmp.qom_get(qom_path(), "grow-refused")["block"] == "d"
+    wait_actual(guest, 3 * GIB, BACK_SECONDS)
+    assert hostmem.pool_free(kib) == before
+    assert "TOUCHED 1500" in guest.run("hpb-touch 1500").output
+    guest.console.wait_pattern(more=1, passes=1)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hpbtest import hostmem
-from hpbtest.balloon import actual, counters, driver_status, resize, set_target
+from hpbtest.balloon import actual, counters, driver_status, resize, set_target, wait_actual
 from hpbtest.guest import MIB, OURS, GuestError
 
 MICROVM = "microvm,pit=on,pic=on,rtc=on"  # without KVM's clock a kernel needs these to calibrate
@@ -66,6 +66,28 @@ def test_two_numa_nodes(boot, series):
     assert all(b - a > 64 * 1024 for a, b in zip(after, before)), f"free before {before} kB, after {after} kB"
     assert hostmem.process(guest.pid).rss < rss
     resize(guest, 1024 * MIB)
+    guest.console.wait_pattern(more=1, passes=1)
+
+
+def test_movable_memory(boot, series):
+    """A DIMM that Linux keeps movable is given up like other memory, and can go offline while it is."""
+    guest = boot(series, memory=1024, append="hpb.pattern=64 memhp_default_state=online_movable",
+                 args=["-m", "size=1024M,slots=1,maxmem=8G", "-object", "memory-backend-ram,id=d,size=1G",
+                       "-device", "pc-dimm,memdev=d"])
+    movable = "sed -n '/zone *Movable/,/nr_free/s/^ *managed *//p' /proc/zoneinfo"
+    before = int(guest.run(movable).output)
+    assert before == 1024 * MIB // 4096
+    resize(guest, 1024 * MIB)
+    taken = before - int(guest.run(movable).output)
+    assert taken >= 512 * MIB // 4096, f"{taken} pages of ZONE_MOVABLE"
+    block = "/sys/devices/system/memory/memory32/state"  # 4 GiB, where the DIMM begins
+    guest.run(f"echo offline > {block}")
+    assert guest.run(f"cat {block}").output.strip() == "offline"
+    wait_actual(guest, 1024 * MIB)  # others are taken instead
+    guest.console.wait_pattern(more=1, passes=1)
+    guest.run(f"echo online_movable > {block}")
+    resize(guest, 2048 * MIB)
+    assert int(guest.run(movable).output) == before
     guest.console.wait_pattern(more=1, passes=1)
 
 

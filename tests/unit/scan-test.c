@@ -183,6 +183,47 @@ static void test_file(const void *data)
     }
 }
 
+/* Contents of shmem are told by the file alone; of the rest, by a full scan. */
+static void test_contents(void)
+{
+    g_autoptr(TestMap) map = test_map_new(TEST_MEMFD, LENGTH, 0);
+    g_autoptr(HpbMemory) mem = test_memory_new(map, &test_fault_ops);
+    g_autoptr(HpbMemory) no_seek = memory_by(map, HPB_NO_SEEK_DATA);
+    g_autoptr(TestMap) anon_map = test_map_new(TEST_ANON_4K, LENGTH, 0);
+    g_autoptr(HpbMemory) anon = memory_by(anon_map, 0);
+    HpbRange all = { 0, LENGTH };
+    HpbRange bad = { 1, 4096 };
+    HpbRun runs[4] = { 0 };
+
+    test_faults_reset(map);
+    g_assert_cmpint(hpb_memory_scan_contents(mem, &all, runs, 4), ==, 1);
+    g_assert_cmpuint(runs[0].length, ==, LENGTH);
+    g_assert_cmphex(runs[0].flags, ==, 0);
+
+    /* One page in this page table, one in the page cache only */
+    test_map_fill(map, 0, 4096);
+    g_assert_cmpint(pwrite(map->desc.fd, "x", 1, 2 * MIB), ==, 1);
+    g_assert_cmpint(hpb_memory_scan_contents(mem, &all, runs, 4), ==, 4);
+    g_assert_cmphex(runs[0].flags, ==, HPB_SCAN_DATA);
+    g_assert_cmpuint(runs[0].length, ==, 4096);
+    g_assert_cmphex(runs[1].flags, ==, 0);
+    g_assert_cmpuint(runs[2].offset, ==, 2 * MIB);
+    g_assert_cmphex(runs[2].flags, ==, HPB_SCAN_DATA);
+    g_assert_cmphex(runs[3].flags, ==, 0);
+    g_assert_cmpint(hpb_memory_scan_contents(mem, &all, runs, 0), ==, -EINVAL);
+    g_assert_cmpint(hpb_memory_scan_contents(mem, &bad, runs, 4), ==, -EINVAL);
+
+    g_assert_cmpuint(test_faults.calls[TEST_CALL_OPEN_PAGEMAP], ==, 0);
+
+    g_assert_cmpint(hpb_memory_scan_contents(no_seek, &all, runs, 4), ==, 2);
+    g_assert_true(runs[0].flags & HPB_SCAN_PRESENT);
+
+    test_map_fill(anon_map, 0, 4096);
+    g_assert_cmpint(hpb_memory_scan_contents(anon, &all, runs, 4), ==, 2);
+    g_assert_true(runs[0].flags & HPB_SCAN_PRESENT);
+    g_assert_cmphex(runs[1].flags, ==, 0);
+}
+
 /* The file is not asked: the page table is all there is. */
 static void test_no_seek(void)
 {
@@ -476,6 +517,7 @@ int main(int argc, char **argv)
 
         g_test_add_data_func(path, &files[i], test_file);
     }
+    g_test_add_func("/scan/contents", test_contents);
     g_test_add_func("/scan/no-seek", test_no_seek);
     g_test_add_func("/scan/file-offset", test_file_offset);
     g_test_add_func("/scan/many", test_many);

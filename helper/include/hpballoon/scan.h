@@ -67,6 +67,15 @@ typedef enum HpbScanMethod {
 ssize_t hpb_memory_scan(HpbMemory *mem, const HpbRange *range, HpbRun *runs,
                         size_t n);
 
+/*
+ * As hpb_memory_scan(), for who only asks whether there are contents: a run
+ * without flags has none, in memory or in swap. For shmem the file alone tells,
+ * and HPB_SCAN_DATA is the only flag: no page table is walked, whose time goes
+ * by the size of the mapping. All other memory is scanned in full.
+ */
+ssize_t hpb_memory_scan_contents(HpbMemory *mem, const HpbRange *range,
+                                 HpbRun *runs, size_t n);
+
 /* Flags that a scan sets for this memory. Less after a change of the method. */
 uint32_t hpb_memory_scan_flags(const HpbMemory *mem);
 

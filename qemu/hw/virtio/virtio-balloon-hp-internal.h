@@ -9,6 +9,7 @@
  *   virtio-balloon-hp-memory.c  [5] free the backing, in a worker thread
  *   virtio-balloon-hp-provide.c [5] provide memory again, or say why not
  *   virtio-balloon-hp-migrate.c [6] saved state
+ *   virtio-balloon-hp-discard.c [6] tell migration and others what is out
  *   virtio-balloon-hp-state.c   [6] which units are out
  *   virtio-balloon-hp-stats.c   guest statistics
  *
@@ -31,6 +32,8 @@
 /* Node of a block that belongs to none, or to several */
 #define VBHP_NO_NODE UINT32_MAX
 
+typedef struct VbhpDiscard VbhpDiscard;
+
 /*
  * One RAM block that ranges may come from. @out says which units are out,
  * @busy which are in a request that has not been answered. Both bitmaps exist
@@ -41,6 +44,7 @@ struct VbhpBlock {
     MemoryRegion *mr;           /* referenced */
     RAMBlock *rb;
     HpbMemory *mem;             /* NULL: the host cannot free it */
+    VbhpDiscard *discard;       /* NULL: nothing was ever out */
     bool provide;               /* fetch memory before the guest gets it */
     uint32_t node;              /* NUMA node of the guest, or VBHP_NO_NODE */
     uint64_t nr_units;
@@ -244,6 +248,35 @@ void vbhp_migrate_realize(VirtIOBalloonHP *s);
 void vbhp_migrate_unrealize(VirtIOBalloonHP *s);
 
 extern const VMStateDescription vmstate_vbhp_state;
+
+/*
+ * Who asks QEMU what memory is there, and who is told of changes. @index and
+ * @count are units of @blk.
+ */
+
+void vbhp_discard_realize(VirtIOBalloonHP *s);
+void vbhp_discard_unrealize(VirtIOBalloonHP *s);
+/* Whether the manager of @mr belongs to a balloon that is there */
+bool vbhp_discard_is_ours(MemoryRegion *mr);
+/* The balloon lets go of @blk, of which nothing is out any more */
+void vbhp_discard_detach(VbhpBlock *blk);
+/* These units are out now */
+void vbhp_discard_went_out(VirtIOBalloonHP *s, VbhpBlock *blk, uint64_t index,
+                           uint64_t count);
+/*
+ * Ask those who map guest memory whether they can have these units, which are
+ * out. True: they have them now; vbhp_discard_came_back() must follow.
+ */
+bool vbhp_discard_can_come_back(VirtIOBalloonHP *s, VbhpBlock *blk,
+                                uint64_t index, uint64_t count);
+/* What that was asked about @run, which is true: they stay out */
+void vbhp_discard_stays_out(VirtIOBalloonHP *s, const VbhpRun *run);
+/* These units are not out any more */
+void vbhp_discard_came_back(VirtIOBalloonHP *s, VbhpBlock *blk, uint64_t index,
+                            uint64_t count);
+/* The same for all that is out of @blk, whose @out is cleared or was loaded */
+void vbhp_discard_all_back(VirtIOBalloonHP *s, VbhpBlock *blk);
+void vbhp_discard_all_out(VirtIOBalloonHP *s, VbhpBlock *blk);
 
 /* statistics */
 

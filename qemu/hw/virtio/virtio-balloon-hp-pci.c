@@ -5,6 +5,11 @@
  * Beside the data path. Modern only, so that there is no transitional variant
  * of the type. The properties that a management reads and writes by QOM are
  * aliased, as it looks for them where it created the device.
+ *
+ * libvirt up to at least 11.3 looks for the statistics of a balloon by following
+ * the first property of type link<virtio-balloon-pci> that it finds in the QOM
+ * tree, if the device it created is not of that type itself. "virtio-balloon" is
+ * such a link, to the device: the properties there are the same.
  */
 
 #include "qemu/osdep.h"
@@ -22,6 +27,7 @@ OBJECT_DECLARE_SIMPLE_TYPE(VirtIOBalloonHPPCI, VIRTIO_BALLOON_HP_PCI)
 struct VirtIOBalloonHPPCI {
     VirtIOPCIProxy parent_obj;
     VirtIOBalloonHP vdev;
+    Object *self;           /* target of a link, holds no reference */
 };
 
 static const Property vbhp_pci_properties[] = {
@@ -62,7 +68,7 @@ static void vbhp_pci_instance_init(Object *obj)
     static const char *const aliases[] = {
         "guest-stats", "guest-stats-polling-interval", "counters",
         "requested-size", "actual-size", "preferred-size", "nodes",
-        "node-sizes", "memory", "grow-refused",
+        "node-sizes", "memory", "grow-refused", "migration-skipped",
     };
     VirtIOBalloonHPPCI *dev = VIRTIO_BALLOON_HP_PCI(obj);
 
@@ -72,6 +78,9 @@ static void vbhp_pci_instance_init(Object *obj)
         object_property_add_alias(obj, aliases[i], OBJECT(&dev->vdev),
                                   aliases[i]);
     }
+    dev->self = obj;
+    object_property_add_link(obj, "virtio-balloon", "virtio-balloon-pci",
+                             &dev->self, NULL, 0);
 }
 
 static const VirtioPCIDeviceTypeInfo vbhp_pci_info = {

@@ -88,7 +88,7 @@ static void vbhp_answer(VirtIOBalloonHP *s, VbhpRequest *req, uint16_t status,
  * counted as done, and the last exception covers it with @tail_status.
  */
 static struct virtio_balloon_hp_exception *
-vbhp_exceptions(VbhpRequest *req, uint32_t *nr)
+vbhp_exceptions(VirtIOBalloonHP *s, VbhpRequest *req, uint32_t *nr)
 {
     g_autoptr(GArray) list = NULL;
     struct virtio_balloon_hp_exception e = { };
@@ -118,6 +118,10 @@ vbhp_exceptions(VbhpRequest *req, uint32_t *nr)
         if (list->len == req->room - 1 && end < req->units) {
             run->status = req->tail_status;
             for (unsigned j = i + 1; j < req->nr_runs; j++) {
+                if (req->runs[j].done &&
+                    req->type == VIRTIO_BALLOON_HP_REQ_DEFLATE) {
+                    vbhp_discard_stays_out(s, &req->runs[j]);
+                }
                 req->runs[j].done = 0;
             }
             end = req->units;
@@ -181,9 +185,15 @@ static void vbhp_request_finish(VirtIOBalloonHP *s, VbhpRequest *req)
             /* Unplugged while we worked on it. */
             run->done = 0;
             run->status = VIRTIO_BALLOON_HP_NOT_RAM;
+        } else if (req->type == VIRTIO_BALLOON_HP_REQ_DEFLATE && run->done &&
+                   !vbhp_discard_can_come_back(s, run->blk, run->index,
+                                               run->done)) {
+            /* A device that maps guest memory has no more room for it. */
+            run->done = 0;
+            run->status = VIRTIO_BALLOON_HP_NOMEM;
         }
     }
-    exceptions = vbhp_exceptions(req, &nr);
+    exceptions = vbhp_exceptions(s, req, &nr);
     if (vbhp_is_zeroed(s, req)) {
         flags |= VIRTIO_BALLOON_HP_RESP_F_ZEROED;
     }

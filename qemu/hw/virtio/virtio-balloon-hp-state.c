@@ -105,11 +105,15 @@ static void vbhp_block_drop(VirtIOBalloonHP *s, VbhpBlock *blk)
 {
     bool changed = blk->nr_out;
 
+    if (blk->nr_out && memory_region_is_mapped(blk->mr)) {
+        vbhp_discard_all_back(s, blk);
+    }
     trace_virtio_balloon_hp_block(blk->rb->idstr, blk->nr_out, false);
     QTAILQ_REMOVE(&s->blocks, blk, next);
     s->actual -= blk->nr_out * s->unit;
     blk->nr_out = 0;
     blk->gone = true;
+    vbhp_discard_detach(blk);
     vbhp_refusal_forget(s, blk->rb->idstr);
     if (!blk->users) {
         vbhp_block_free(blk);
@@ -149,7 +153,8 @@ static bool vbhp_region_usable(MemoryRegion *mr)
            memory_region_is_ram(mr) && !memory_region_is_rom(mr) &&
            !memory_region_is_romd(mr) && !memory_region_is_ram_device(mr) &&
            !memory_region_is_nonvolatile(mr) &&
-           !memory_region_has_ram_discard_manager(mr) &&
+           (!memory_region_has_ram_discard_manager(mr) ||
+            vbhp_discard_is_ours(mr)) &&
            !memory_region_has_guest_memfd(mr);
 }
 
@@ -360,10 +365,12 @@ void vbhp_run_commit(VirtIOBalloonHP *s, VbhpRun *run, uint16_t type)
             bitmap_set(blk->out, run->index, run->done);
             blk->nr_out += run->done;
             s->actual += run->done * s->unit;
+            vbhp_discard_went_out(s, blk, run->index, run->done);
         } else if (type == VIRTIO_BALLOON_HP_REQ_DEFLATE) {
             bitmap_clear(blk->out, run->index, run->done);
             blk->nr_out -= run->done;
             s->actual -= run->done * s->unit;
+            vbhp_discard_came_back(s, blk, run->index, run->done);
         }
     }
     vbhp_run_release(run);
@@ -376,6 +383,7 @@ void vbhp_block_load(VirtIOBalloonHP *s, VbhpBlock *blk, const void *bits)
     bitmap_from_le(blk->out, bits, blk->nr_units);
     blk->nr_out = bitmap_count_one(blk->out, blk->nr_units);
     s->actual += blk->nr_out * s->unit;
+    vbhp_discard_all_out(s, blk);
 }
 
 void vbhp_state_reset(VirtIOBalloonHP *s)
@@ -386,6 +394,7 @@ void vbhp_state_reset(VirtIOBalloonHP *s)
     QTAILQ_FOREACH(blk, &s->blocks, next) {
         g_assert(!blk->users);
         if (blk->nr_out) {
+            vbhp_discard_all_back(s, blk);
             bitmap_zero(blk->out, blk->nr_units);
             s->actual -= blk->nr_out * s->unit;
             blk->nr_out = 0;
@@ -408,12 +417,14 @@ void vbhp_state_realize(VirtIOBalloonHP *s)
     s->listener.commit = vbhp_listener_commit;
     s->listener.name = TYPE_VIRTIO_BALLOON_HP;
     memory_listener_register(&s->listener, &address_space_memory);
+    vbhp_discard_realize(s);
 }
 
 void vbhp_state_unrealize(VirtIOBalloonHP *s)
 {
     VbhpBlock *blk, *tmp;
 
+    vbhp_discard_unrealize(s);
     memory_listener_unregister(&s->listener);
     QTAILQ_FOREACH_SAFE(blk, &s->blocks, next, tmp) {
         vbhp_block_drop(s, blk);

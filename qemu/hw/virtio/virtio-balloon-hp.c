@@ -344,6 +344,8 @@ static void vbhp_instance_init(Object *obj)
                         vbhp_counters_get, NULL, NULL, NULL);
     object_property_add_uint64_ptr(obj, "requested-size", &s->requested,
                                    OBJ_PROP_FLAG_READ);
+    object_property_add_uint64_ptr(obj, "migration-skipped", &s->skipped,
+                                   OBJ_PROP_FLAG_READ);
     object_property_add_uint64_ptr(obj, "actual-size", &s->actual,
                                    OBJ_PROP_FLAG_READ);
     object_property_add_uint64_ptr(obj, "preferred-size", &s->preferred,

@@ -107,6 +107,9 @@ struct VirtIOBalloonHP {
     QTAILQ_HEAD(, VbhpBlock) blocks;
     bool blocks_stale;          /* memory map changed since the last look */
     MemoryListener listener;
+    NotifierWithReturn precopy_notifier;
+    bool migration_has_bitmap;  /* of dirty pages: what goes out is taken from it */
+    uint64_t skipped;           /* bytes, by this migration or the last one */
     int32_t nr_saved;           /* only while state is saved or loaded */
     VbhpSavedBlock *saved;
     uint64_t saved_unit;

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Settings of the host for a while: huge page pools, transparent huge pages, mounted file systems.
+
+Each is a context manager that puts back what it found. What this machine does
+not have or does not permit is a HostLacks error with the reason: a test is
+skipped by it, a benchmark leaves the line out and says why.
+"""
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Callable, Iterator
+
+from . import hostmem
+
+THP = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+
+
+class HostLacks(Exception):
+    """This host cannot do it."""
+
+
+@contextmanager
+def pool(pages: int, kib: int = 2048) -> Iterator[None]:
+    """At least that many free huge pages in the host's pool of that size; what lacks is added."""
+    path = Path(f"/sys/kernel/mm/hugepages/hugepages-{kib}kB/nr_hugepages")
+    if not path.exists():
+        raise HostLacks(f"this host has no huge pages of {kib} KiB")
+    missing = pages - hostmem.pool_free(kib)
+    if missing <= 0:
+        yield
+        return
+    before = int(path.read_text(encoding="utf-8"))
+    got = 0
+    try:
+        try:
+            path.write_text(str(before + missing), encoding="utf-8")
+        except OSError as error:
+            raise HostLacks(f"needs the right to write {path} (root): {error}") from None
+        got = int(path.read_text(encoding="utf-8")) - before
+        if got < missing:
+            raise HostLacks(f"needs {pages} free huge pages of {kib} KiB, this host has memory for {pages - missing + got}")
+        yield
+    finally:
+        if got:
+            path.write_text(str(int(path.read_text(encoding="utf-8")) - got), encoding="utf-8")
+
+
+@contextmanager
+def mounted(kind: str, options: str) -> Iterator[Path]:
+    """A file system of that type is mounted; the value is where."""
+    with tempfile.TemporaryDirectory(prefix="hpb-") as path:
+        run = subprocess.run(["mount", "-t", kind, "-o", options, "hpb", path], capture_output=True, text=True, check=False)
+        if run.returncode:
+            raise HostLacks(f"needs the right to mount {kind} with {options} (root): {run.stderr.strip()}")
+        try:
+            yield Path(path)
+        finally:
+            subprocess.run(["umount", "-l", path], check=True)
+
+
+def thp_setting() -> str:
+    """The host's switch for transparent huge pages of anonymous memory."""
+    match = re.search(r"\[(\w+)\]", THP.read_text(encoding="utf-8"))
+    assert match, f"{THP} names no setting"
+    return match[1]
+
+
+@contextmanager
+def thp(value: str) -> Iterator[None]:
+    """That switch is always, madvise or never."""
+    before = thp_setting()
+    if before == value:
+        yield
+        return
+    try:
+        THP.write_text(value, encoding="utf-8")
+    except OSError as error:
+        raise HostLacks(f"needs the right to write {THP} (root): {error}") from None
+    try:
+        yield
+    finally:
+        THP.write_text(before, encoding="utf-8")
+
+
+@contextmanager
+def sysctl(name: str, value: str) -> Iterator[None]:
+    """A setting of the kernel has that value."""
+    path = Path("/proc/sys") / name.replace(".", "/")
+    before = path.read_text(encoding="utf-8").strip()
+    if before == value:
+        yield
+        return
+    try:
+        path.write_text(value, encoding="utf-8")
+    except OSError as error:
+        raise HostLacks(f"needs {name}={value}, and the right to set it (root): {error}") from None
+    try:
+        yield
+    finally:
+        path.write_text(before, encoding="utf-8")
+
+
+@contextmanager
+def hog(left: int, kib: int = 2048) -> Iterator[None]:
+    """Another program has all free huge pages of that pool but `left`."""
+    fd = os.memfd_create("hog", os.MFD_HUGETLB | (os.MFD_HUGE_1GB if kib > 2048 else os.MFD_HUGE_2MB))
+    try:
+        os.posix_fallocate(fd, 0, (hostmem.pool_free(kib) - left) * kib * 1024)
+        assert hostmem.pool_free(kib) == left
+        yield
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def memory_group(pid: int) -> Iterator[Callable[[int], None]]:
+    """A process is in a control group of its own for memory; the value sets how many bytes it can have, 0 for no limit.
+
+    What the process had before is charged to its former group and stays there.
+    """
+    base, limit, none = next(((Path(base), limit, none) for base, limit, none in (
+        ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "-1"), ("/sys/fs/cgroup", "memory.max", "max"))
+        if (Path(base) / "cgroup.procs").exists()), (None, "", ""))
+    if not base:
+        raise HostLacks("needs control groups below /sys/fs/cgroup")
+    group = base / f"hpb-test-{os.getpid()}"
+    try:
+        group.mkdir()
+    except OSError as error:
+        raise HostLacks(f"needs the right to make a control group (root): {error}") from None
+    try:
+        if not (group / limit).exists():
+            raise HostLacks(f"needs the memory controller in control groups below {base}")
+        (group / "cgroup.procs").write_text(str(pid), encoding="utf-8")
+        yield lambda size: (group / limit).write_text(str(size) if size else none, encoding="utf-8") and None
+    finally:
+        for line in (group / "cgroup.procs").read_text(encoding="utf-8").split():
+            (base / "cgroup.procs").write_text(line, encoding="utf-8")
+        group.rmdir()
