@@ -29,6 +29,8 @@
 #define VIRTIO_BALLOON_HP_F_DEFLATE_ON_OOM	2 /* driver deflates under memory pressure */
 #define VIRTIO_BALLOON_HP_F_REPORTING		5 /* reporting queue exists */
 #define VIRTIO_BALLOON_HP_F_NODES		6 /* configuration has NUMA nodes */
+#define VIRTIO_BALLOON_HP_F_STATE		7 /* driver says how it stands */
+#define VIRTIO_BALLOON_HP_F_RECLAIM		8 /* device says what may be reclaimed */
 
 /*
  * Virtqueues. A queue's index does not depend on the features negotiated; a
@@ -43,8 +45,8 @@
 /*
  * Device configuration space. Every field is read-only for the driver.
  * "dynamic" fields change while the device runs, with a configuration change
- * interrupt (requested) or without one (actual); all others are constant from
- * FEATURES_OK until reset.
+ * interrupt (requested, reclaim, cache_floor) or without one (actual); all
+ * others are constant from FEATURES_OK until reset.
  */
 struct virtio_balloon_hp_config {
 	/* dynamic: bytes the device asks the driver to have out; multiple of unit */
@@ -62,7 +64,20 @@ struct virtio_balloon_hp_config {
 	/* entries of struct virtio_balloon_hp_node that follow; zero without
 	 * VIRTIO_BALLOON_HP_F_NODES */
 	__le32 nr_nodes;
+	/* dynamic: VIRTIO_BALLOON_HP_RECLAIM_*, what the driver may take; zero
+	 * without VIRTIO_BALLOON_HP_F_RECLAIM */
+	__le32 reclaim;
+	__le32 reserved;
+	/* dynamic: bytes of page cache that stay with the guest; zero without
+	 * VIRTIO_BALLOON_HP_F_RECLAIM */
+	__le64 cache_floor;
 };
+
+/* virtio_balloon_hp_config.reclaim */
+#define VIRTIO_BALLOON_HP_RECLAIM_FREE		0 /* memory that is free */
+#define VIRTIO_BALLOON_HP_RECLAIM_CLEAN		1 /* also clean page cache, down to cache_floor */
+#define VIRTIO_BALLOON_HP_RECLAIM_LEND_FREE	2 /* for a short time: what is free, as it is */
+#define VIRTIO_BALLOON_HP_RECLAIM_LEND_CLEAN	3 /* for a short time: also clean page cache */
 
 /* virtio_balloon_hp_node.requested: the node has no target of its own */
 #define VIRTIO_BALLOON_HP_NODE_ANY		(~0ULL)
@@ -84,11 +99,13 @@ struct virtio_balloon_hp_node {
 #define VIRTIO_BALLOON_HP_REQ_INFLATE		1 /* inflate queue: driver gives ranges up */
 #define VIRTIO_BALLOON_HP_REQ_DEFLATE		2 /* deflate queue: driver asks for ranges back */
 #define VIRTIO_BALLOON_HP_REQ_REPORT		3 /* reporting queue: ranges are free, contents dropped */
+#define VIRTIO_BALLOON_HP_REQ_STATE		4 /* inflate queue: no ranges, struct virtio_balloon_hp_state */
 
 /*
  * A request is one descriptor chain:
  *
  *   device-readable:  struct virtio_balloon_hp_req
+ *                     VIRTIO_BALLOON_HP_REQ_STATE: struct virtio_balloon_hp_state
  *   device-writable:  response, resp_size bytes:
  *                       struct virtio_balloon_hp_resp, then room for
  *                       struct virtio_balloon_hp_exception entries
@@ -102,6 +119,28 @@ struct virtio_balloon_hp_req {
 	__le16 flags;		/* zero */
 	__le32 resp_size;	/* bytes of the device-writable part that are response */
 	__le64 size;		/* bytes of the device-writable part that are ranges */
+};
+
+/*
+ * Why the driver has less out than config.requested, or nothing more to do.
+ * The device shows it to operators and decides nothing by it.
+ */
+#define VIRTIO_BALLOON_HP_STOP_NONE		0 /* all is out, or work is under way */
+#define VIRTIO_BALLOON_HP_STOP_FRAGMENTED	1 /* no more memory in whole ranges */
+#define VIRTIO_BALLOON_HP_STOP_FLOOR		2 /* the guest needs the rest */
+#define VIRTIO_BALLOON_HP_STOP_RECLAIM		3 /* the rest is page cache, which config.reclaim and cache_floor keep */
+#define VIRTIO_BALLOON_HP_STOP_PRESSURE		4 /* the guest ran short of memory a moment ago */
+#define VIRTIO_BALLOON_HP_STOP_REFUSED		5 /* the device refuses, for good */
+#define VIRTIO_BALLOON_HP_STOP_HOST		6 /* the device is busy or failed */
+#define VIRTIO_BALLOON_HP_STOP_NOMEM		7 /* deflate: the host has no memory */
+
+/* Payload of VIRTIO_BALLOON_HP_REQ_STATE, device-readable, behind the header. */
+struct virtio_balloon_hp_state {
+	__le16 stop;		/* VIRTIO_BALLOON_HP_STOP_* */
+	__le16 reserved[3];	/* zero */
+	__le64 requested;	/* config.requested that this is about */
+	__le64 available;	/* bytes the guest can use without swapping */
+	__le64 wanted;		/* bytes the guest would like back, 0: none */
 };
 
 /*
@@ -183,5 +222,6 @@ struct virtio_balloon_hp_stat {
 #define VIRTIO_BALLOON_HP_STAT_DIRECT_RECLAIM	15 /* bytes reclaimed directly */
 /* free ranges of config.preferred bytes, as far as the guest can count them */
 #define VIRTIO_BALLOON_HP_STAT_FREE_RANGES	0x100
+#define VIRTIO_BALLOON_HP_STAT_REFAULTS		0x101 /* bytes read or swapped in again soon after they were reclaimed */
 
 #endif /* VIRTIO_BALLOON_HP_H */

@@ -5,8 +5,8 @@
  * The data path: target.c decides, pages.c [1] takes and returns blocks,
  * ranges.c [2] merges them and reads answers, queue.c [3] sends requests and
  * collects what the device answered; flow.c connects target.c with [3]. main.c
- * ties this to the virtio device; oom.c, hotplug.c, reporting.c, stats.c and
- * debugfs.c stand beside the path.
+ * ties this to the virtio device, state.c knows what may happen when; oom.c,
+ * hotplug.c, reporting.c, stats.c and debugfs.c stand beside the path.
  *
  * A *block* is the piece of memory the driver takes from the page allocator
  * and returns to it: one order-9 page on x86, naturally aligned, a multiple of
@@ -53,6 +53,7 @@
 #include <linux/notifier.h>
 #include <linux/page_reporting.h>
 #include <linux/scatterlist.h>
+#include <linux/shrinker.h>
 #include <linux/sizes.h>
 #include <linux/spinlock.h>
 #include <linux/virtio.h>
@@ -62,6 +63,9 @@
 
 #include "blocks.h"
 #include "compat.h"
+#include "flow.h"
+#include "need.h"
+#include "queue.h"
 #include "ranges.h"
 #include "virtio_balloon_hp.h"
 
@@ -87,13 +91,10 @@
  * is sent. A slot costs 24 KiB.
  */
 #define HPB_SLOTS		8
-/* Most ranges in a request: what a queue of 1024 leaves for them. */
-#define HPB_RANGES_MAX		1022
+/* Most ranges in a request: what a queue of 1024 leaves, beside a message. */
+#define HPB_RANGES_MAX		1020
 /* Longest range: sg lengths are 32 bit, and QEMU maps a range in one piece. */
 #define HPB_RANGE_BYTES_MAX	SZ_1G
-/* Room for a response with 254 exceptions. */
-#define HPB_RESP_SIZE		(sizeof(struct virtio_balloon_hp_resp) + \
-				 254 * sizeof(struct virtio_balloon_hp_exception))
 /*
  * Size of a block where the device would like smaller ranges: what the page
  * tables of both sides can map as one.
@@ -136,16 +137,6 @@ enum hpb_state {
 	HPB_GONE,	/* being removed, or the machine goes down */
 };
 
-/* State of a request slot. Set by hpb_slot_set() only. */
-enum hpb_slot_state {
-	HPB_SLOT_FREE,		/* nothing in it */
-	HPB_SLOT_FILLING,	/* owned by who fills it */
-	HPB_SLOT_SENT,		/* owned by the device */
-	HPB_SLOT_ANSWERED,	/* answer has arrived and nobody has looked */
-	HPB_SLOT_SETTLING,	/* owned by who acts on the answer */
-	HPB_SLOT_LOST,		/* answer made no sense; blocks stay here */
-};
-
 /* Event counters, in debugfs under the names in debugfs.c. */
 enum hpb_count {
 	HPB_C_INFLATE_REQS,	/* inflate requests sent */
@@ -162,7 +153,10 @@ enum hpb_count {
 	HPB_C_STOPS,		/* passes that ended short of the target */
 	HPB_C_OOM,		/* OOM notifications acted on */
 	HPB_C_OOM_BLOCKS,	/* blocks they gave the guest back */
+	HPB_C_SHORTAGES,	/* times the guest was found short of memory */
+	HPB_C_RELIEF_BLOCKS,	/* blocks given back for that */
 	HPB_C_SCANS,		/* times all memory was looked at */
+	HPB_C_FLUSHES,		/* times a zone's per-CPU lists were emptied */
 	HPB_C_EMPTIED_BLOCKS,	/* blocks in use that were emptied */
 	HPB_C_MOVED_BYTES,	/* bytes moved for that, other movers included */
 	HPB_C_CHEAPEST_BYTES,	/* bytes that the chosen blocks had to move */
@@ -170,6 +164,9 @@ enum hpb_count {
 	HPB_C_REPORTS,		/* free page reports sent */
 	HPB_C_REPORT_BYTES,	/* bytes in them that the device did */
 	HPB_C_STATS,		/* statistics buffers filled */
+	HPB_C_STATES,		/* messages of how the driver stands */
+	HPB_C_WAKES,		/* times freed memory woke a stopped balloon */
+	HPB_C_WORK_NS,		/* time the worker was at work, waits included */
 	HPB_C_MAX
 };
 
@@ -177,37 +174,18 @@ enum hpb_count {
 #define HPB_STATUS_MAX	(VIRTIO_BALLOON_HP_UNSUPP + 2)
 
 /**
- * struct hpb_slot - one request
- * @state:  protected by hpb.vq_lock
- * @type:   VIRTIO_BALLOON_HP_REQ_*
- * @cap:    entries in @ranges
- * @nr:     ranges in the request
- * @blocks: blocks in the request
- * @used:   used length of the answer
- * @from:   pool that the blocks come from and belong to if nothing happens to
- *          them; NULL if they come from the page allocator
- * @marked: inflate: blocks whose pages are marked PageOffline, from the first
- * @ranges: the ranges, in the order in which they were sent
- * @sg:     scatterlist with @cap entries; only used while the request is added
- * @req:    device-readable part
- * @resp:   response, HPB_RESP_SIZE bytes, the device writes here
- * @copy:   the response once more, where the device cannot change it
+ * struct hpb_told - what the host was told last
+ * @stop:      VIRTIO_BALLOON_HP_STOP_*
+ * @requested: bytes, the target that it is about
+ * @wanted:    bytes the guest would like back
  */
-struct hpb_slot {
-	enum hpb_slot_state state;
-	u16 type;
-	unsigned int cap;
-	unsigned int nr;
-	unsigned long blocks;
-	u32 used;
-	struct hpb_pool *from;
-	unsigned long marked;
-	struct hpb_range *ranges;
-	struct scatterlist *sg;
-	struct virtio_balloon_hp_req *req;
-	void *resp;
-	void *copy;
+struct hpb_told {
+	u16 stop;
+	u64 requested;
+	u64 wanted;
 };
+
+struct hpb_message;
 
 /* One balloon. */
 struct hpb {
@@ -254,8 +232,11 @@ struct hpb {
 	/* Protected by op, set by the worker: */
 	u64 requested;		/* bytes, as last read */
 	unsigned int backoff;	/* ms; next delay */
+	unsigned long flush_after;/* jiffies; 0: any time */
 	struct hpb_choice choice;	/* blocks to empty next */
 	bool told;		/* reason for stopping is in the log already */
+	u32 reclaim;		/* VIRTIO_BALLOON_HP_RECLAIM_*, as last read */
+	u64 cache_floor;	/* bytes, as last read */
 	/* blocks to have out, by node; NULL: the device has no such targets */
 	unsigned long *node_target;
 	bool by_node;		/* node_target is to be followed */
@@ -271,6 +252,25 @@ struct hpb {
 	struct notifier_block mem_nb;
 	struct notifier_block pm_nb;
 	struct notifier_block reboot_nb;
+
+	/* need.c */
+	struct delayed_work need_work;
+	struct hpb_shrinker shrinker;
+	atomic_t pressed;	/* a shortage was noticed, and is looked at */
+
+	/* tell.c */
+	struct work_struct tell_work;
+	struct hpb_message *message;	/* NULL: the host does not listen */
+	/* Protected by vq_lock: */
+	bool tell_busy;		/* the device has the message */
+	bool tell_again;	/* there may be news when it comes back */
+	struct hpb_told told_host;
+
+	/* wake.c; wake_on is protected by op */
+	struct page_reporting_dev_info wake;
+	bool wake_on;		/* registered for page reporting */
+	bool waiting;		/* stopped until memory is freed */
+	unsigned long wake_at;	/* jiffies; not before */
 
 	/* stats.c */
 	struct work_struct stats_work;
@@ -324,7 +324,7 @@ static inline bool hpb_running(struct hpb *bh)
 	return READ_ONCE(bh->state) == HPB_RUNNING;
 }
 
-/* main.c */
+/* state.c */
 
 /**
  * hpb_set_state() - the one place that changes the state of the device
@@ -356,8 +356,18 @@ void hpb_kick(struct hpb *bh);
  */
 void hpb_op_begin(struct hpb *bh);
 
+/* Like hpb_op_begin(); nobody waits for answers until the reset that follows. */
+void hpb_op_abandon(struct hpb *bh);
+
 /* Give @bh->op back; the worker looks again. */
 void hpb_op_end(struct hpb *bh);
+
+const char *hpb_state_name(enum hpb_state state);
+const char *hpb_stop_name(enum hpb_stop stop);
+
+/* target.c */
+
+void hpb_work(struct work_struct *work);
 
 /**
  * hpb_interrupted() - whether there is something new to look at: leave the pass
@@ -365,168 +375,6 @@ void hpb_op_end(struct hpb *bh);
  * @seen: value of @bh->kicks when the pass began
  */
 bool hpb_interrupted(struct hpb *bh, int seen);
-
-const char *hpb_state_name(enum hpb_state state);
-const char *hpb_stop_name(enum hpb_stop stop);
-
-/* [3] queue.c */
-
-/**
- * hpb_status_errno() - the one place where statuses become errnos
- * @status: VIRTIO_BALLOON_HP_*
- *
- * Return: 0 or a negative errno; -EPROTO for a status this driver does not know.
- */
-int hpb_status_errno(u16 status);
-
-int hpb_slots_alloc(struct hpb *bh);
-void hpb_slots_free(struct hpb *bh);
-
-/**
- * hpb_slot_get() - a free slot
- * @bh:   balloon; @bh->op is held
- * @type: VIRTIO_BALLOON_HP_REQ_*
- *
- * Return: slot in state FILLING, NULL if all are in use.
- */
-struct hpb_slot *hpb_slot_get(struct hpb *bh, u16 type);
-
-/* Change a slot's state; the caller is its owner. */
-void hpb_slot_put(struct hpb *bh, struct hpb_slot *slot,
-		  enum hpb_slot_state state);
-
-/**
- * hpb_slot_claim() - claim a slot in a given state
- * @from: state it must have
- * @to:   state it gets
- *
- * Return: true if the slot now belongs to the caller.
- */
-bool hpb_slot_claim(struct hpb *bh, struct hpb_slot *slot,
-		    enum hpb_slot_state from, enum hpb_slot_state to);
-
-/**
- * hpb_send() - make a request available
- * @bh:   balloon
- * @slot: filled slot; on success the device's
- * @gfp:  for the indirect table; without one the ring itself is used
- *
- * Return: 0, -ENOSPC if the ring is full, -ENODEV if the device is not running.
- */
-int hpb_send(struct hpb *bh, struct hpb_slot *slot, gfp_t gfp);
-
-/**
- * hpb_wait() - wait until some request has been answered
- * @bh: balloon
- *
- * Return: 0, -EIO if the device broke, -ETIMEDOUT if waiting is bounded and
- * nothing was answered in HPB_ANSWER_LIMIT seconds, or if it is pointless.
- */
-int hpb_wait(struct hpb *bh);
-
-/**
- * hpb_failed() - notice that the device cannot answer any more
- * @bh: balloon; its queues are set up
- *
- * Return: whether requests are over, for this reason or another.
- */
-bool hpb_failed(struct hpb *bh);
-
-/* Whether there is an answer to act on, the OOM notifier's apart. */
-bool hpb_answered(struct hpb *bh);
-
-/* Whether requests other than the OOM notifier's are with the device. */
-bool hpb_in_flight(struct hpb *bh);
-
-/* Virtqueue callback of the inflate and the deflate queue. */
-void hpb_vq_answered(struct virtqueue *vq);
-
-/**
- * hpb_slots_recover() - after a device reset: blocks of all requests are ours
- * @bh: balloon; the device has been reset, its callbacks do not run any more
- */
-void hpb_slots_recover(struct hpb *bh);
-
-/* flow.c */
-
-/*
- * What to do about an errno from hpb_status_errno(). In ascending order of how
- * much they say about a pass: if some blocks may work later, there is a later.
- */
-enum hpb_verdict {
-	HPB_FINE,	/* nothing to do */
-	HPB_NOW,	/* try again at once */
-	HPB_NEVER,	/* trying again does not help, only another target does */
-	HPB_LATER,	/* try again after a delay */
-};
-
-enum hpb_verdict hpb_judge(int err);
-
-/**
- * struct hpb_tally - what became of the blocks of some requests
- * @done:   blocks
- * @failed: blocks
- * @err:    errno of the worst failure
- */
-struct hpb_tally {
-	unsigned long done;
-	unsigned long failed;
-	int err;
-};
-
-void hpb_tally_add(struct hpb_tally *t, unsigned long done, unsigned long failed,
-		   int err);
-
-/**
- * hpb_settle() - act on an answer
- * @bh:    balloon
- * @slot:  slot in state SETTLING; is FREE (or LOST) afterwards
- * @tally: added to
- */
-void hpb_settle(struct hpb *bh, struct hpb_slot *slot, struct hpb_tally *tally);
-
-/**
- * hpb_mark_all() - mark all pages that are out, or may be
- * @bh: balloon; @bh->op is held
- */
-void hpb_mark_all(struct hpb *bh);
-
-/* Act on all answers there are. @bh->op is held. */
-void hpb_reap(struct hpb *bh, struct hpb_tally *tally);
-
-/**
- * hpb_drain() - act on answers until no request is outstanding
- * @bh:    balloon; @bh->op is held
- * @tally: added to
- *
- * Return: 0, or as hpb_wait().
- */
-int hpb_drain(struct hpb *bh, struct hpb_tally *tally);
-
-/**
- * hpb_next_slot() - a slot to fill, waiting for one if need be
- * @bh:    balloon; @bh->op is held
- * @type:  VIRTIO_BALLOON_HP_REQ_*
- * @tally: added to
- *
- * Return: slot in state FILLING, or NULL with the reason in @tally.
- */
-struct hpb_slot *hpb_next_slot(struct hpb *bh, u16 type,
-			       struct hpb_tally *tally);
-
-/**
- * hpb_send_wait() - hpb_send() that waits for room in the ring
- * @bh:    balloon; @bh->op is held
- * @slot:  filled slot
- * @tally: added to
- *
- * Return: as hpb_send() and hpb_wait().
- */
-int hpb_send_wait(struct hpb *bh, struct hpb_slot *slot, struct hpb_tally *tally);
-
-/* target.c */
-
-void hpb_work(struct work_struct *work);
 
 /**
  * hpb_deflate_all() - ask for everything back, for removal
@@ -569,6 +417,41 @@ unsigned long hpb_node_out(struct hpb *bh, int nid);
 
 /* Whether every node has out what it shall; true without targets of nodes. */
 bool hpb_nodes_reached(struct hpb *bh);
+
+/* tell.c */
+
+/**
+ * hpb_tell() - tell the host how the guest stands, if that is news
+ * @bh: balloon
+ *
+ * Context: any.
+ */
+void hpb_tell(struct hpb *bh);
+/* Whether @now differs from what the host was told, enough to say so. */
+bool hpb_is_news(const struct hpb_told *old, const struct hpb_told *now);
+/* A buffer came back. Return: whether it was the message. vq_lock is held. */
+bool hpb_tell_answered(struct hpb *bh, void *token);
+int hpb_tell_init(struct hpb *bh);
+void hpb_tell_exit(struct hpb *bh);
+/* Before a device reset, and after it. */
+void hpb_tell_stop(struct hpb *bh);
+void hpb_tell_reset(struct hpb *bh);
+
+/* wake.c */
+
+/* Memory was freed: try again now, or as soon as the back-off allows. */
+void hpb_wake(struct hpb *bh);
+
+/**
+ * hpb_wake_wait() - the guest has to free memory first: wait for that
+ * @bh:    balloon; @bh->op is held
+ * @delay: no attempt before, in ms
+ *
+ * Return: after how many ms to try again without an event.
+ */
+unsigned int hpb_wake_wait(struct hpb *bh, unsigned int delay);
+/* Events are not wanted any more. @bh->op is held, or the driver goes. */
+void hpb_wake_off(struct hpb *bh);
 
 /* oom.c */
 int hpb_oom_init(struct hpb *bh);

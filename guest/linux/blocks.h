@@ -57,6 +57,7 @@ struct hpb_pool {
  * @scanned: memory has been looked at for this rung
  * @after: what a scan chooses comes after this block
  * @fails: blocks that could not be emptied
+ * @kept: there are blocks whose page cache is to stay
  */
 struct hpb_take {
 	enum hpb_rung rung;
@@ -66,13 +67,15 @@ struct hpb_take {
 	bool scanned;
 	struct hpb_candidate after;
 	unsigned int fails;
+	bool kept;
 };
 
 /* Why the balloon is not as large (or small) as asked. */
 enum hpb_stop {
 	HPB_STOP_NONE,		/* it is, or work is under way */
 	HPB_STOP_NO_BLOCKS,	/* the page allocator has no more blocks */
-	HPB_STOP_FLOOR,		/* the guest needs the rest, see floor_mib */
+	HPB_STOP_FLOOR,		/* the guest needs the rest, see need.c */
+	HPB_STOP_RECLAIM,	/* the rest is page cache that is to stay */
 	HPB_STOP_REFUSED,	/* the host does not let this memory go */
 	HPB_STOP_HOST,		/* the host is busy or failed, may work later */
 	HPB_STOP_NOMEM,		/* the host has no memory to give back now */
@@ -209,6 +212,18 @@ unsigned long hpb_node_free_blocks(int nid, unsigned int order);
  */
 unsigned long hpb_contig_take(struct hpb *bh, struct hpb_take *take,
 			      struct hpb_slot *slot, unsigned long want);
+
+/**
+ * hpb_contig_flush() - make processors give up the free pages they keep
+ * @bh:    balloon; @bh->op is held
+ * @take:  progress of the pass
+ * @spare: blocks that can go before the guest is at its floor
+ *
+ * Nothing happens where hpb_ladder_flush() says that it is not worth it, or soon
+ * after it was done for the same target.
+ */
+void hpb_contig_flush(struct hpb *bh, struct hpb_take *take,
+		      unsigned long spare);
 
 /* Give a large block from hpb_contig_take() back. */
 void hpb_contig_free(struct hpb *bh, struct page *page);

@@ -10,6 +10,7 @@
 #define HPB_COMPAT_H
 
 #include <linux/mmzone.h>
+#include <linux/shrinker.h>
 #include <linux/version.h>
 #include <linux/virtio.h>
 #include <linux/virtio_config.h>
@@ -28,6 +29,67 @@
 #define HPB_MAX_ORDER MAX_ORDER
 #else
 #define HPB_MAX_ORDER (MAX_ORDER - 1)
+#endif
+
+/* Shrinkers are allocated by the kernel since 6.7, and had no data before. */
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 7, 0)
+struct hpb_shrinker {
+	struct shrinker *shrinker;
+};
+
+static inline int
+hpb_shrinker_register(struct hpb_shrinker *s,
+		      unsigned long (*count)(struct shrinker *, struct shrink_control *),
+		      unsigned long (*scan)(struct shrinker *, struct shrink_control *),
+		      void *data, const char *name)
+{
+	s->shrinker = shrinker_alloc(0, "%s", name);
+	if (!s->shrinker)
+		return -ENOMEM;
+	s->shrinker->count_objects = count;
+	s->shrinker->scan_objects = scan;
+	s->shrinker->private_data = data;
+	shrinker_register(s->shrinker);
+	return 0;
+}
+
+static inline void hpb_shrinker_unregister(struct hpb_shrinker *s)
+{
+	shrinker_free(s->shrinker);
+}
+
+static inline void *hpb_shrinker_data(struct shrinker *shrinker)
+{
+	return shrinker->private_data;
+}
+#else
+struct hpb_shrinker {
+	struct shrinker shrinker;
+	void *data;
+};
+
+static inline int
+hpb_shrinker_register(struct hpb_shrinker *s,
+		      unsigned long (*count)(struct shrinker *, struct shrink_control *),
+		      unsigned long (*scan)(struct shrinker *, struct shrink_control *),
+		      void *data, const char *name)
+{
+	s->shrinker.count_objects = count;
+	s->shrinker.scan_objects = scan;
+	s->shrinker.seeks = DEFAULT_SEEKS;
+	s->data = data;
+	return register_shrinker(&s->shrinker, "%s", name);
+}
+
+static inline void hpb_shrinker_unregister(struct hpb_shrinker *s)
+{
+	unregister_shrinker(&s->shrinker);
+}
+
+static inline void *hpb_shrinker_data(struct shrinker *shrinker)
+{
+	return container_of(shrinker, struct hpb_shrinker, shrinker)->data;
+}
 #endif
 
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 11, 0)

@@ -21,6 +21,13 @@
  * allocator knows are joined again by dropping the counts of all pages but the
  * first, so that they go back whole: 50 times faster than page by page.
  *
+ * Flushing is of use by itself. After a program has ended each processor keeps
+ * tens of MiB of its memory on lists of its own, which count as used. A guest
+ * that is at its floor has nothing else to give; one that becomes small cannot
+ * spare them either, because the kernel kills before it looks there. To empty a
+ * block in which nothing is used moves nothing, and makes all processors give
+ * them up.
+ *
  * ZONE_MOVABLE is as good as any: memory that goes offline gets its blocks back
  * first (hotplug.c). CMA areas are refused by alloc_contig_range() itself.
  *
@@ -28,6 +35,7 @@
  * as long as looking.
  */
 #include <linux/gfp.h>
+#include <linux/jiffies.h>
 #include <linux/memory_hotplug.h>
 #include <linux/mm.h>
 #include <linux/mmzone.h>
@@ -40,7 +48,12 @@
 
 #ifdef CONFIG_CONTIG_ALLOC
 
-#define HPB_GFP_CONTIG	(GFP_KERNEL | __GFP_NOWARN | __GFP_RETRY_MAYFAIL)
+#define HPB_GFP_CONTIG	(GFP_KERNEL | __GFP_NOWARN | __GFP_RETRY_MAYFAIL | \
+			 __GFP_SKIP_ZERO)
+/* No block has this number. */
+#define HPB_NO_BLOCK	U64_MAX
+/* Processors fill their lists again; for one target they are emptied so often. */
+#define HPB_FLUSH_AGAIN	(60 * HZ)
 /* Pages that stay free for the guest while blocks are emptied: 32 MiB. */
 #define HPB_CONTIG_SPARE	(SZ_32M >> PAGE_SHIFT)
 
@@ -104,20 +117,30 @@ static struct hpb_census hpb_census(struct hpb *bh, u64 block)
 	return census;
 }
 
-static unsigned long hpb_cost(struct hpb *bh, enum hpb_rung rung, u64 block)
+/* @drop: pages of page cache that may go; what this block needs is taken off */
+static unsigned long hpb_cost(struct hpb *bh, struct hpb_take *take, u64 block,
+			      unsigned long *drop)
 {
 	struct hpb_census census = hpb_census(bh, block);
+	unsigned long cost = hpb_ladder_cost(take->rung, &census, *drop);
 
-	return hpb_ladder_cost(rung, &census);
+	if (cost != HPB_NEVER_EMPTY)
+		*drop -= census.clean;
+	else if (!census.stuck && census.clean > *drop)
+		take->kept = true;
+	return cost;
 }
 
 /* Look at all memory, and choose up to @max blocks behind @take->after. */
 static void hpb_scan(struct hpb *bh, struct hpb_take *take, unsigned int max)
 {
+	const unsigned long droppable = hpb_droppable_pages(bh);
 	struct hpb_candidate c;
+	unsigned long drop;
 	u64 end;
 	int nid;
 
+	take->kept = false;
 	hpb_choice_begin(&bh->choice);
 	for_each_node_state(nid, N_MEMORY) {
 		if (take->nid != NUMA_NO_NODE && take->nid != nid)
@@ -129,7 +152,8 @@ static void hpb_scan(struct hpb *bh, struct hpb_take *take, unsigned int max)
 			if (!pfn_to_online_page(c.block << bh->order) ||
 			    page_to_nid(hpb_block_page(bh, c.block)) != nid)
 				continue;
-			c.cost = hpb_cost(bh, take->rung, c.block);
+			drop = droppable;
+			c.cost = hpb_cost(bh, take, c.block, &drop);
 			if (c.cost != HPB_NEVER_EMPTY &&
 			    (!take->scanned ||
 			     hpb_candidate_after(&c, &take->after)))
@@ -151,6 +175,7 @@ static unsigned int hpb_next_run(struct hpb *bh, struct hpb_take *take,
 				 unsigned long *cost)
 {
 	struct hpb_choice *choice = &bh->choice;
+	unsigned long drop = hpb_droppable_pages(bh);
 	unsigned int n = 0;
 
 	while (choice->next < choice->nr && n < max) {
@@ -161,7 +186,7 @@ static unsigned int hpb_next_run(struct hpb *bh, struct hpb_take *take,
 			  page_zone(page) != page_zone(hpb_block_page(bh, *first))))
 			break;
 		choice->next++;
-		if (hpb_choice_stale(c->cost, hpb_cost(bh, take->rung, c->block))) {
+		if (hpb_choice_stale(c->cost, hpb_cost(bh, take, c->block, &drop))) {
 			if (n)
 				break;
 			continue;
@@ -271,6 +296,85 @@ unsigned long hpb_contig_take(struct hpb *bh, struct hpb_take *take,
 	return got;
 }
 
+/* Pages of @zone that processors keep for themselves, free but not counted so. */
+static unsigned long hpb_percpu_pages(struct zone *zone)
+{
+	unsigned long pages = 0;
+	int cpu;
+
+	for_each_possible_cpu(cpu)
+		pages += READ_ONCE(per_cpu_ptr(zone->per_cpu_pageset, cpu)->count);
+	return pages;
+}
+
+/* The first block of @zone that has nothing in use. */
+static u64 hpb_unused_block(struct hpb *bh, struct hpb_take *take,
+			    struct zone *zone)
+{
+	u64 block = DIV_ROUND_UP_ULL(zone->zone_start_pfn, 1UL << bh->order);
+	u64 end = zone_end_pfn(zone) >> bh->order;
+
+	for (; block < end && !hpb_interrupted(bh, take->seen); block++) {
+		struct page *page = pfn_to_online_page(block << bh->order);
+		struct hpb_census census;
+
+		if (!page || page_zone(page) != zone)
+			continue;
+		census = hpb_census(bh, block);
+		if (!census.stuck && !census.move && !census.clean)
+			return block;
+	}
+	return HPB_NO_BLOCK;
+}
+
+static unsigned long hpb_percpu_blocks(struct hpb *bh)
+{
+	unsigned long pages = 0;
+	int nid, zid;
+
+	for_each_node_state(nid, N_MEMORY)
+		for (zid = 0; zid < MAX_NR_ZONES; zid++)
+			if (populated_zone(&NODE_DATA(nid)->node_zones[zid]))
+				pages += hpb_percpu_pages(&NODE_DATA(nid)->node_zones[zid]);
+	return pages >> bh->order;
+}
+
+static void hpb_flush_zone(struct hpb *bh, struct hpb_take *take,
+			   struct zone *zone)
+{
+	u64 block = hpb_unused_block(bh, take, zone);
+	unsigned long pfn = block << bh->order;
+
+	if (block == HPB_NO_BLOCK ||
+	    alloc_contig_range(pfn, pfn + (1UL << bh->order), MIGRATE_MOVABLE,
+			       HPB_GFP_CONTIG))
+		return;
+	if (hpb_join(pfn_to_page(pfn), bh->order))
+		__free_pages(pfn_to_page(pfn), bh->order);
+	hpb_count(bh, HPB_C_FLUSHES, 1);
+}
+
+void hpb_contig_flush(struct hpb *bh, struct hpb_take *take,
+		      unsigned long spare)
+{
+	int nid, zid;
+
+	lockdep_assert_held(&bh->op);
+	if (hpb_is_large(bh) ||
+	    (bh->flush_after && time_before(jiffies, bh->flush_after)) ||
+	    !hpb_ladder_flush(spare, hpb_percpu_blocks(bh)))
+		return;
+	bh->flush_after = (jiffies + HPB_FLUSH_AGAIN) ?: 1;
+	for_each_node_state(nid, N_MEMORY)
+		for (zid = 0; zid < MAX_NR_ZONES; zid++) {
+			struct zone *zone = &NODE_DATA(nid)->node_zones[zid];
+
+			if (populated_zone(zone) &&
+			    hpb_percpu_pages(zone) >= 1UL << bh->order)
+				hpb_flush_zone(bh, take, zone);
+		}
+}
+
 void hpb_contig_free(struct hpb *bh, struct page *page)
 {
 	free_contig_range(page_to_pfn(page), 1UL << bh->order);
@@ -283,6 +387,11 @@ unsigned long hpb_contig_take(struct hpb *bh, struct hpb_take *take,
 			      struct hpb_slot *slot, unsigned long want)
 {
 	return 0;
+}
+
+void hpb_contig_flush(struct hpb *bh, struct hpb_take *take,
+		      unsigned long spare)
+{
 }
 
 void hpb_contig_free(struct hpb *bh, struct page *page)

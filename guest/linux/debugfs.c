@@ -30,7 +30,10 @@ static const char * const hpb_count_names[HPB_C_MAX] = {
 	[HPB_C_STOPS]		= "passes_stopped",
 	[HPB_C_OOM]		= "oom_notifications",
 	[HPB_C_OOM_BLOCKS]	= "oom_blocks_returned",
+	[HPB_C_SHORTAGES]	= "shortages",
+	[HPB_C_RELIEF_BLOCKS]	= "relief_blocks_returned",
 	[HPB_C_SCANS]		= "scans",
+	[HPB_C_FLUSHES]		= "flushes",
 	[HPB_C_EMPTIED_BLOCKS]	= "emptied_blocks",
 	[HPB_C_MOVED_BYTES]	= "moved_bytes",
 	[HPB_C_CHEAPEST_BYTES]	= "moved_bytes_cheapest",
@@ -38,6 +41,9 @@ static const char * const hpb_count_names[HPB_C_MAX] = {
 	[HPB_C_REPORTS]		= "reports",
 	[HPB_C_REPORT_BYTES]	= "report_bytes_done",
 	[HPB_C_STATS]		= "statistics_sent",
+	[HPB_C_STATES]		= "states_sent",
+	[HPB_C_WAKES]		= "wakes",
+	[HPB_C_WORK_NS]		= "work_ns",
 };
 
 static const char * const hpb_status_names[HPB_STATUS_MAX] = {
@@ -96,7 +102,10 @@ static int status_show(struct seq_file *m, void *unused)
 	hpb_show_blocks(m, bh, "inflating", bh->inflating);
 	hpb_show_blocks(m, bh, "deflating", bh->deflating);
 	seq_printf(m, "backoff_ms %u\n", READ_ONCE(bh->backoff));
+	seq_printf(m, "reclaim %u\n", READ_ONCE(bh->reclaim));
+	seq_printf(m, "cache_floor %llu\n", READ_ONCE(bh->cache_floor));
 	spin_unlock(&bh->lock);
+	seq_printf(m, "floor %llu\n", hpb_floor(bh));
 	hpb_show_nodes(m, bh);
 
 	for (i = 0; i < HPB_C_MAX; i++)

@@ -143,11 +143,18 @@ void hpb_settle(struct hpb *bh, struct hpb_slot *slot, struct hpb_tally *tally)
 		      inflate ? VIRTIO_BALLOON_HP_ALREADY_OUT :
 				VIRTIO_BALLOON_HP_NOT_OUT);
 	while (hpb_walk_next(&walk, &piece)) {
+		int err = hpb_status_errno(piece.status);
+
+		/*
+		 * What is not the device's (virtio-mem's memory) lies about in
+		 * gigabytes, and says nothing about the rest: it is put aside
+		 * until the pass is over, and is no reason to end it.
+		 */
 		if (piece.fate == HPB_DONE)
 			hpb_tally_add(&mine, piece.range.count, 0, 0);
 		else
-			hpb_tally_add(&mine, 0, piece.range.count,
-				      hpb_status_errno(piece.status));
+			hpb_tally_add(&mine, 0, inflate && err == -ENXIO ? 0 :
+				      piece.range.count, err);
 		hpb_settle_count(bh, inflate, &piece);
 		if (inflate)
 			hpb_settle_inflated(bh, slot, &piece);

@@ -35,16 +35,21 @@
 
 #include "ladder.h"
 
-enum hpb_rung hpb_ladder_first(bool large)
+enum hpb_rung hpb_ladder_first(bool large, bool loan)
 {
 	/* Nobody else finds blocks this large, free or not. */
-	return large ? HPB_RUNG_MOVE : HPB_RUNG_FREE;
+	if (large)
+		return loan ? HPB_RUNG_NONE : HPB_RUNG_MOVE;
+	return HPB_RUNG_FREE;
 }
 
-enum hpb_rung hpb_ladder_next(enum hpb_rung rung, bool large)
+enum hpb_rung hpb_ladder_next(enum hpb_rung rung, bool large, bool loan)
 {
 	/* The allocator must not even be asked for large blocks. */
 	if (large)
+		return HPB_RUNG_NONE;
+	/* To move memory makes it dirty: more to send than a loan saves. */
+	if (loan && rung == HPB_RUNG_CLEAN)
 		return HPB_RUNG_NONE;
 	return rung < HPB_RUNG_NONE ? rung + 1 : HPB_RUNG_NONE;
 }
@@ -65,9 +70,11 @@ unsigned long hpb_ladder_batch(enum hpb_rung rung, bool large,
 }
 
 unsigned long hpb_ladder_cost(enum hpb_rung rung,
-			      const struct hpb_census *census)
+			      const struct hpb_census *census,
+			      unsigned long drop)
 {
-	if (census->stuck)
+	/* Emptying a block drops the clean page cache in it. */
+	if (census->stuck || census->clean > drop)
 		return HPB_NEVER_EMPTY;
 	if (rung == HPB_RUNG_CLEAN)
 		return census->move ? HPB_NEVER_EMPTY : 0;
@@ -78,6 +85,11 @@ bool hpb_ladder_room(unsigned long free, unsigned long need,
 		     unsigned long spare)
 {
 	return free >= need && free - need >= spare;
+}
+
+bool hpb_ladder_flush(unsigned long spare, unsigned long percpu)
+{
+	return percpu >= HPB_FLUSH_MIN && spare / HPB_FLUSH_SHARE < percpu;
 }
 
 bool hpb_candidate_after(const struct hpb_candidate *a,

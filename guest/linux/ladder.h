@@ -33,6 +33,12 @@ enum hpb_rung {
 #define HPB_EMPTY_RUN		8
 /* Blocks that could not be emptied after all, before a pass gives up. */
 #define HPB_EMPTY_FAILS		64
+/*
+ * Where the free pages that processors keep are more than one part in so many of
+ * what the guest has left, and more than so many blocks, it should have them.
+ */
+#define HPB_FLUSH_SHARE		8
+#define HPB_FLUSH_MIN		8
 
 /**
  * struct hpb_census - what is in a block
@@ -69,11 +75,12 @@ struct hpb_choice {
 /**
  * hpb_ladder_first() - the rung to begin with
  * @large: blocks are larger than what the page allocator hands out
+ * @loan:  for a short time only, so nothing is moved for it
  */
-enum hpb_rung hpb_ladder_first(bool large);
+enum hpb_rung hpb_ladder_first(bool large, bool loan);
 
-/* The rung after @rung; @large as above. */
-enum hpb_rung hpb_ladder_next(enum hpb_rung rung, bool large);
+/* The rung after @rung; @large and @loan as above. */
+enum hpb_rung hpb_ladder_next(enum hpb_rung rung, bool large, bool loan);
 
 /* Whether blocks of this rung are emptied by us, not found by the allocator. */
 bool hpb_ladder_empties(enum hpb_rung rung);
@@ -86,11 +93,13 @@ unsigned long hpb_ladder_batch(enum hpb_rung rung, bool large,
  * hpb_ladder_cost() - the price of a block on a rung
  * @rung:   CLEAN or MOVE
  * @census: what is in it
+ * @drop:   pages of page cache that may be dropped
  *
  * Return: pages to move, HPB_NEVER_EMPTY: not on this rung.
  */
 unsigned long hpb_ladder_cost(enum hpb_rung rung,
-			      const struct hpb_census *census);
+			      const struct hpb_census *census,
+			      unsigned long drop);
 
 /**
  * hpb_ladder_room() - whether a run of blocks may be emptied now
@@ -100,6 +109,16 @@ unsigned long hpb_ladder_cost(enum hpb_rung rung,
  */
 bool hpb_ladder_room(unsigned long free, unsigned long need,
 		     unsigned long spare);
+
+/**
+ * hpb_ladder_flush() - whether processors are to give up the free pages they keep
+ * @spare:  blocks that can go before the guest is at its floor
+ * @percpu: what processors keep, in blocks
+ *
+ * Yes if it is more than HPB_FLUSH_MIN, and the guest has less than
+ * HPB_FLUSH_SHARE times as much beside it.
+ */
+bool hpb_ladder_flush(unsigned long spare, unsigned long percpu);
 
 /* Whether @a comes after @b: it is dearer, or has the higher address. */
 bool hpb_candidate_after(const struct hpb_candidate *a,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * virtio-balloon-hp: the virtio driver; probe, removal, suspend, states.
+ * virtio-balloon-hp: the virtio driver; probe, removal, suspend.
  *
  * Theory of operation
  *
@@ -37,7 +37,7 @@
 #include "trace.h"
 
 static_assert(VIRTIO_BALLOON_HP_DEVICE_ID == VIRTIO_ID_MEMORY_BALLOON);
-static_assert(sizeof(struct virtio_balloon_hp_config) == 40);
+static_assert(sizeof(struct virtio_balloon_hp_config) == 56);
 static_assert(offsetof(struct virtio_balloon_hp_config, actual) == 8);
 static_assert(offsetof(struct virtio_balloon_hp_config, preferred) == 16);
 static_assert(offsetof(struct virtio_balloon_hp_config, unit) == 24);
@@ -52,119 +52,10 @@ static_assert(sizeof(struct virtio_balloon_hp_exception) == 16);
 static_assert(offsetof(struct virtio_balloon_hp_exception, status) == 8);
 static_assert(sizeof(struct virtio_balloon_hp_stat) == 16);
 static_assert(offsetof(struct virtio_balloon_hp_stat, val) == 8);
+static_assert(offsetof(struct virtio_balloon_hp_config, reclaim) == 40);
+static_assert(offsetof(struct virtio_balloon_hp_config, cache_floor) == 48);
+static_assert(sizeof(struct virtio_balloon_hp_state) == 32);
 static_assert(HPB_RESP_SIZE >= VIRTIO_BALLOON_HP_RESP_SIZE_MIN);
-
-/* States */
-
-static const char * const hpb_state_names[] = {
-	[HPB_DOWN]	= "down",
-	[HPB_RUNNING]	= "running",
-	[HPB_UNUSABLE]	= "unusable",
-	[HPB_BROKEN]	= "broken",
-	[HPB_GONE]	= "gone",
-};
-
-static const char * const hpb_stop_names[] = {
-	[HPB_STOP_NONE]		= "none",
-	[HPB_STOP_NO_BLOCKS]	= "the guest has no more free blocks",
-	[HPB_STOP_FLOOR]	= "the guest needs the rest (floor_mib)",
-	[HPB_STOP_REFUSED]	= "the host refuses",
-	[HPB_STOP_HOST]		= "the host is busy or failed",
-	[HPB_STOP_NOMEM]	= "the host has no memory",
-	[HPB_STOP_OOM]		= "the guest ran out of memory",
-	[HPB_STOP_DEVICE]	= "the device is broken or cannot be served",
-};
-
-const char *hpb_state_name(enum hpb_state state)
-{
-	return hpb_state_names[state];
-}
-
-const char *hpb_stop_name(enum hpb_stop stop)
-{
-	return hpb_stop_names[stop];
-}
-
-static bool hpb_state_may(enum hpb_state from, enum hpb_state to)
-{
-	switch (to) {
-	case HPB_DOWN:
-		return from != HPB_GONE;
-	case HPB_RUNNING:
-	case HPB_UNUSABLE:
-		return from == HPB_DOWN;
-	case HPB_BROKEN:
-		return from == HPB_RUNNING || from == HPB_UNUSABLE ||
-		       from == HPB_DOWN;
-	case HPB_GONE:
-		return true;
-	}
-	return false;
-}
-
-static void hpb_set_state_locked(struct hpb *bh, enum hpb_state new)
-{
-	lockdep_assert_held(&bh->lock);
-	if (WARN_ON_ONCE(!hpb_state_may(bh->state, new)))
-		return;
-	trace_hpb_state(bh->vdev->index, bh->state, new);
-	WRITE_ONCE(bh->state, new);
-	bh->stop = new == HPB_RUNNING ? HPB_STOP_NONE : HPB_STOP_DEVICE;
-}
-
-void hpb_set_state(struct hpb *bh, enum hpb_state new)
-{
-	spin_lock(&bh->lock);
-	hpb_set_state_locked(bh, new);
-	spin_unlock(&bh->lock);
-	wake_up_all(&bh->answered);
-}
-
-void hpb_broken(struct hpb *bh, const char *why)
-{
-	bool news;
-
-	spin_lock(&bh->lock);
-	news = bh->state == HPB_RUNNING || bh->state == HPB_UNUSABLE;
-	if (news)
-		hpb_set_state_locked(bh, HPB_BROKEN);
-	spin_unlock(&bh->lock);
-	if (!news)
-		return;
-	wake_up_all(&bh->answered);
-	dev_err(&bh->vdev->dev,
-		"the device is broken (%s) and is not used any more; what is out stays out until it is reset: unbind and bind the driver, or reboot\n",
-		why);
-}
-
-void hpb_kick(struct hpb *bh)
-{
-	atomic_inc(&bh->kicks);
-	if (!READ_ONCE(bh->stopping))
-		mod_delayed_work(bh->wq, &bh->work, 0);
-}
-
-void hpb_op_begin(struct hpb *bh)
-{
-	atomic_inc(&bh->holds);
-	mutex_lock(&bh->op);
-}
-
-void hpb_op_end(struct hpb *bh)
-{
-	mutex_unlock(&bh->op);
-	atomic_dec(&bh->holds);
-	hpb_kick(bh);
-}
-
-/* Like hpb_op_begin(); nobody waits for answers until the reset that follows. */
-static void hpb_op_abandon(struct hpb *bh)
-{
-	WRITE_ONCE(bh->abandon, true);
-	wake_up_all(&bh->answered);
-	hpb_op_begin(bh);
-	WRITE_ONCE(bh->abandon, false);
-}
 
 static void hpb_config_changed(struct virtio_device *vdev)
 {
@@ -258,10 +149,19 @@ static int hpb_init_vqs(struct hpb *bh)
 		return err;
 	}
 
-	/* A request must fit into the ring without an indirect table. */
+	/*
+	 * A request must fit into the ring without an indirect table, beside
+	 * the message of tell.c, for which small rings have to make room.
+	 */
 	ring = min(virtqueue_get_vring_size(bh->vqs[VIRTIO_BALLOON_HP_VQ_INFLATE]),
 		   virtqueue_get_vring_size(bh->vqs[VIRTIO_BALLOON_HP_VQ_DEFLATE]));
-	bh->max_ranges = min(bh->max_ranges, ring > 2 ? ring - 2 : 0);
+	if (ring < 3) {
+		dev_err(&bh->vdev->dev, "the device's queues of %u entries have no room for a request\n",
+			ring);
+		bh->vdev->config->del_vqs(bh->vdev);
+		return -EINVAL;
+	}
+	bh->max_ranges = min(bh->max_ranges, ring < 8 ? ring - 2 : ring - 4);
 	return 0;
 }
 
@@ -297,9 +197,12 @@ static void hpb_reset(struct hpb *bh, enum hpb_state state)
 	/* The OOM notifier does not take op; what it has begun ends soon. */
 	wait_event(bh->answered, !hpb_slot_busy(&bh->oom_slot));
 	hpb_stats_stop(bh);
+	hpb_need_stop(bh);
+	hpb_tell_stop(bh);
 
 	virtio_reset_device(bh->vdev);
 	hpb_stats_stop(bh);
+	hpb_tell_reset(bh);
 	spin_lock_irqsave(&bh->vq_lock, flags);
 	WRITE_ONCE(bh->resets, bh->resets + 1);
 	spin_unlock_irqrestore(&bh->vq_lock, flags);
@@ -396,9 +299,12 @@ static int hpb_notifiers_init(struct hpb *bh)
 {
 	int err;
 
-	err = hpb_oom_init(bh);
+	err = hpb_need_init(bh);
 	if (err)
 		return err;
+	err = hpb_oom_init(bh);
+	if (err)
+		goto need;
 	err = hpb_hotplug_init(bh);
 	if (err)
 		goto oom;
@@ -418,6 +324,8 @@ hotplug:
 	hpb_hotplug_exit(bh);
 oom:
 	hpb_oom_exit(bh);
+need:
+	hpb_need_exit(bh);
 	return err;
 }
 
@@ -427,6 +335,7 @@ static void hpb_notifiers_exit(struct hpb *bh)
 	unregister_pm_notifier(&bh->pm_nb);
 	hpb_hotplug_exit(bh);
 	hpb_oom_exit(bh);
+	hpb_need_exit(bh);
 }
 
 static int hpb_probe(struct virtio_device *vdev)
@@ -461,9 +370,12 @@ static int hpb_probe(struct virtio_device *vdev)
 	err = hpb_stats_init(bh);
 	if (err)
 		goto free_nodes;
-	err = hpb_notifiers_init(bh);
+	err = hpb_tell_init(bh);
 	if (err)
 		goto free_stats;
+	err = hpb_notifiers_init(bh);
+	if (err)
+		goto free_tell;
 
 	hpb_debugfs_add(bh);
 	hpb_go(bh, usable);
@@ -475,6 +387,8 @@ static int hpb_probe(struct virtio_device *vdev)
 			 err, -EBUSY);
 	return 0;
 
+free_tell:
+	hpb_tell_exit(bh);
 free_stats:
 	hpb_stats_exit(bh);
 free_nodes:
@@ -510,11 +424,13 @@ static void hpb_remove(struct virtio_device *vdev)
 			 "the device did not give %llu MiB back; it was reset, which does\n",
 			 ((u64)left << bh->shift) >> 20);
 
-	/* A callback may have queued it just before the reset. */
-	cancel_delayed_work_sync(&bh->work);
+	hpb_wake_off(bh);
 	hpb_reporting_exit(bh);
+	/* A callback may have queued it just before. */
+	cancel_delayed_work_sync(&bh->work);
 	hpb_return_pool(bh, &bh->idle);
 	vdev->config->del_vqs(vdev);
+	hpb_tell_exit(bh);
 	hpb_stats_exit(bh);
 	hpb_nodes_free(bh);
 	hpb_slots_free(bh);
@@ -580,6 +496,8 @@ static const unsigned int hpb_features[] = {
 	VIRTIO_BALLOON_HP_F_DEFLATE_ON_OOM,
 	VIRTIO_BALLOON_HP_F_REPORTING,
 	VIRTIO_BALLOON_HP_F_NODES,
+	VIRTIO_BALLOON_HP_F_STATE,
+	VIRTIO_BALLOON_HP_F_RECLAIM,
 };
 
 static const struct virtio_device_id hpb_ids[] = {

@@ -4,8 +4,8 @@
  *
  * Theory of operation
  *
- * With DEFLATE_ON_OOM negotiated (DRV-22) the kernel asks here before it picks
- * a victim. The notifier runs in whatever task failed to allocate, with any
+ * With DEFLATE_ON_OOM negotiated (DRV-22), and always for memory that is only
+ * lent (DRV-27), the kernel asks here before it picks a victim. The notifier runs in whatever task failed to allocate, with any
  * locks of that task held, so it must not allocate and must not wait for
  * anyone who does: it has a slot of its own, sends one request with what the
  * ring has room for, waits a bounded time for the answer, and returns the
@@ -89,7 +89,7 @@ static int hpb_oom_notify(struct notifier_block *nb, unsigned long unused,
 	unsigned long *freed = parm;
 	u64 before = hpb_deflated(bh);
 
-	if (!hpb_running(bh))
+	if (!hpb_running(bh) || !hpb_gives_back(bh))
 		return NOTIFY_OK;
 
 	spin_lock(&bh->lock);
@@ -111,7 +111,8 @@ static int hpb_oom_notify(struct notifier_block *nb, unsigned long unused,
 
 int hpb_oom_init(struct hpb *bh)
 {
-	if (!virtio_has_feature(bh->vdev, VIRTIO_BALLOON_HP_F_DEFLATE_ON_OOM))
+	if (!virtio_has_feature(bh->vdev, VIRTIO_BALLOON_HP_F_DEFLATE_ON_OOM) &&
+	    !virtio_has_feature(bh->vdev, VIRTIO_BALLOON_HP_F_RECLAIM))
 		return 0;
 	bh->oom_nb.notifier_call = hpb_oom_notify;
 	bh->oom_nb.priority = HPB_OOM_PRIORITY;

@@ -13,14 +13,15 @@
  *   MOVE     than what the allocator hands out (1 GiB, where the host backs the
  *            guest with pages of that size) are only to be had by MOVE.
  *   COMPACT  the allocator may compact memory, and gives up easily. It never
- *            kills and never touches its reserves.
+ *            reclaims, kills or touches its reserves.
  *
  * The order of these stages, the rungs of a ladder, is the business of ladder.c.
  *
  * When nodes have targets of their own a pass is for one node, in all stages.
  *
- * Before each batch the guest's own need is looked at: what is left when the
- * batch is gone must not be less than the floor (floor_mib).
+ * Before each batch the guest's own need is looked at (need.c): what is left
+ * when the batch is gone must not be less than its floor. Before that ends the
+ * pass, processors are made to give up the free pages that they keep.
  *
  * Blocks come from where movable memory comes from, although they cannot be
  * migrated: they are whole pageblocks, so they mix with nothing, while asking
@@ -47,33 +48,24 @@
  */
 #include <linux/gfp.h>
 #include <linux/log2.h>
-#include <linux/moduleparam.h>
 #include <linux/mmzone.h>
 #include <linux/sched.h>
+#include <linux/sched/mm.h>
 
 #include "balloon_hp.h"
 #include "trace.h"
 
-static unsigned int floor_mib;
-module_param(floor_mib, uint, 0644);
-MODULE_PARM_DESC(floor_mib,
-		 "memory the balloon leaves available to the guest, in MiB of what /proc/meminfo calls MemAvailable; 0 (default): a 32nd of the guest's memory, at least 32 MiB");
-
 /*
- * Share of all memory that stays available, and its smallest value. A 32nd
- * keeps a guest of any size above its watermarks and its user space alive.
- */
-#define HPB_FLOOR_SHARE		32
-#define HPB_FLOOR_MIN		SZ_32M
-
-/*
- * No __GFP_ZERO: contents are given up. No reserves, no OOM killer.
+ * Contents are given up: no __GFP_ZERO, and where the kernel lets us say so
+ * (patches/) no clearing for init_on_alloc=1 either. No reserves, no OOM killer.
  * hpb_movable() adds what leads to movable pageblocks and to ZONE_MOVABLE.
  */
 #define HPB_GFP_FREE	(__GFP_NOWARN | __GFP_NOMEMALLOC | __GFP_NORETRY | \
-			 __GFP_THISNODE)
+			 __GFP_THISNODE | __GFP_SKIP_ZERO)
+/* IO, or nothing is compacted; hpb_alloc() sees to it that there is none. */
 #define HPB_GFP_COMPACT	(__GFP_DIRECT_RECLAIM | __GFP_IO | __GFP_FS | \
-			 __GFP_NOWARN | __GFP_NOMEMALLOC | __GFP_NORETRY)
+			 __GFP_NOWARN | __GFP_NOMEMALLOC | __GFP_NORETRY | \
+			 __GFP_SKIP_ZERO)
 
 unsigned long hpb_node_free_blocks(int nid, unsigned int order)
 {
@@ -90,22 +82,6 @@ unsigned long hpb_node_free_blocks(int nid, unsigned int order)
 				  (o - order);
 	}
 	return blocks;
-}
-
-/* Blocks that can go before the guest is at its floor. */
-static unsigned long hpb_spare_blocks(struct hpb *bh)
-{
-	u64 available = (u64)max(si_mem_available(), 0L) << PAGE_SHIFT;
-	u64 total, floor = (u64)READ_ONCE(floor_mib) * SZ_1M;
-
-	if (!floor) {
-		total = (u64)totalram_pages() << PAGE_SHIFT;
-		/* The floor must not sink as the balloon grows. */
-		if (!virtio_has_feature(bh->vdev, VIRTIO_BALLOON_HP_F_DEFLATE_ON_OOM))
-			total += (u64)hpb_out(bh) << bh->shift;
-		floor = max_t(u64, total / HPB_FLOOR_SHARE, HPB_FLOOR_MIN);
-	}
-	return available > floor ? (available - floor) >> bh->shift : 0;
 }
 
 static int hpb_fullest_node(struct hpb *bh, const struct hpb_take *take)
@@ -147,12 +123,20 @@ static gfp_t hpb_movable(void)
 static struct page *hpb_alloc(struct hpb *bh, struct hpb_take *take, int nid,
 			      gfp_t gfp)
 {
+	struct page *page;
+	unsigned int flags;
+
 	if (take->rung == HPB_RUNG_FREE)
 		return alloc_pages_node(nid, gfp | HPB_GFP_FREE, bh->order);
 	gfp |= HPB_GFP_COMPACT;
+	/* Who reclaims already does not reclaim again, but may still compact. */
+	flags = memalloc_noreclaim_save();
 	if (take->nid == NUMA_NO_NODE)
-		return alloc_pages(gfp, bh->order);
-	return alloc_pages_node(take->nid, gfp | __GFP_THISNODE, bh->order);
+		page = alloc_pages(gfp, bh->order);
+	else
+		page = alloc_pages_node(take->nid, gfp | __GFP_THISNODE, bh->order);
+	memalloc_noreclaim_restore(flags);
+	return page;
 }
 
 static void hpb_free(struct hpb *bh, struct page *page)
@@ -172,7 +156,8 @@ static bool hpb_more(struct hpb *bh, const struct hpb_take *take)
 
 static void hpb_climb(struct hpb *bh, struct hpb_take *take)
 {
-	take->rung = hpb_ladder_next(take->rung, bh->order > HPB_MAX_ORDER);
+	take->rung = hpb_ladder_next(take->rung, bh->order > HPB_MAX_ORDER,
+				     hpb_need_is_loan(bh->reclaim));
 	take->scanned = false;
 	hpb_choice_begin(&bh->choice);
 }
@@ -214,7 +199,8 @@ static unsigned long hpb_take_stage(struct hpb *bh, struct hpb_take *take,
 void hpb_take_begin(struct hpb *bh, struct hpb_take *take, int nid, int seen)
 {
 	*take = (struct hpb_take) {
-		.rung = hpb_ladder_first(bh->order > HPB_MAX_ORDER),
+		.rung = hpb_ladder_first(bh->order > HPB_MAX_ORDER,
+					 hpb_need_is_loan(bh->reclaim)),
 		.nid = nid,
 		.seen = seen,
 	};
@@ -225,18 +211,16 @@ unsigned long hpb_take_blocks(struct hpb *bh, struct hpb_take *take,
 			      struct hpb_slot *slot, unsigned long want,
 			      enum hpb_stop *why)
 {
-	unsigned long spare = hpb_spare_blocks(bh);
+	unsigned long spare = hpb_spare_blocks(bh, why);
 	unsigned long got = 0;
 
 	lockdep_assert_held(&bh->op);
-	if (want > spare) {
-		want = spare;
-		*why = HPB_STOP_FLOOR;
-	} else {
-		*why = HPB_STOP_NO_BLOCKS;
-	}
-
 	slot->nr = 0;
+	if (spare < want) {
+		hpb_contig_flush(bh, take, spare);
+		spare = hpb_spare_blocks(bh, why);
+	}
+	want = min(want, spare);
 	while (want && take->rung != HPB_RUNG_NONE) {
 		/* What follows may take long, and must not keep anybody out. */
 		if (take->rung != HPB_RUNG_FREE)
@@ -248,7 +232,7 @@ unsigned long hpb_take_blocks(struct hpb *bh, struct hpb_take *take,
 			hpb_climb(bh, take);
 	}
 	if (want && !got)
-		*why = HPB_STOP_NO_BLOCKS;
+		*why = take->kept ? HPB_STOP_RECLAIM : HPB_STOP_NO_BLOCKS;
 
 	slot->blocks = got;
 	slot->nr = hpb_ranges_merge(slot->ranges, slot->nr, bh->max_range);

@@ -235,12 +235,16 @@ void hpb_vq_answered(struct virtqueue *vq)
 	struct hpb *bh = vq->vdev->priv;
 	struct hpb_slot *slot;
 	unsigned long flags;
+	void *token;
 	u32 used;
 
 	spin_lock_irqsave(&bh->vq_lock, flags);
 	do {
 		virtqueue_disable_cb(vq);
-		while ((slot = virtqueue_get_buf(vq, &used))) {
+		while ((token = virtqueue_get_buf(vq, &used))) {
+			if (hpb_tell_answered(bh, token))
+				continue;
+			slot = token;
 			slot->used = used;
 			hpb_slot_set(bh, slot, HPB_SLOT_ANSWERED);
 			/* The notifier may have given up waiting. */

@@ -123,6 +123,7 @@ static int hpb_report(struct page_reporting_dev_info *info,
 	u64 size = 0;
 	int err;
 
+	hpb_wake(bh);
 	if (!hpb_running(bh))
 		return -ENODEV;
 	for_each_sg(sgl, sg, nents, i) {

@@ -20,7 +20,7 @@
 #include "balloon_hp.h"
 
 /* Room for every tag there is. */
-#define HPB_STATS_MAX	(VIRTIO_BALLOON_HP_STAT_DIRECT_RECLAIM + 2)
+#define HPB_STATS_MAX	(VIRTIO_BALLOON_HP_STAT_DIRECT_RECLAIM + 3)
 
 static void hpb_stat(struct hpb *bh, unsigned int *nr, u16 tag, u64 val)
 {
@@ -89,6 +89,9 @@ static unsigned int hpb_stats_fill(struct hpb *bh)
 		 hpb_bytes(max(si_mem_available(), 0L)));
 	hpb_stat(bh, &nr, VIRTIO_BALLOON_HP_STAT_CACHES,
 		 hpb_bytes(global_node_page_state(NR_FILE_PAGES)));
+	hpb_stat(bh, &nr, VIRTIO_BALLOON_HP_STAT_REFAULTS,
+		 hpb_bytes(global_node_page_state(WORKINGSET_REFAULT_ANON) +
+			   global_node_page_state(WORKINGSET_REFAULT_FILE)));
 
 	/*
 	 * What the allocator cannot count, because no order is that large, or

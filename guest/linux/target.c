@@ -10,9 +10,10 @@
  * it [2], sends it [3], acts on what has been answered meanwhile, and goes on
  * until the target is reached, something new is asked for, or it cannot go
  * on. Then there is a reason, enum hpb_stop, visible in debugfs, traced, and
- * logged once for each target; and, unless the host has refused for good, a next
- * attempt, after a delay that doubles up to HPB_BACKOFF_MAX as long as attempts
- * achieve little.
+ * told the host, and logged once for each target; and, unless the host has refused
+ * for good, a next attempt, not before a delay that doubles up to HPB_BACKOFF_MAX
+ * as long as attempts achieve little. Where the guest is the reason, what wakes
+ * the worker is memory that it has freed (wake.c).
  *
  * A kick (configuration change, memory that came or went) makes a pass stop at
  * the next batch, and the worker look again. It never sleeps but for answers.
@@ -215,7 +216,7 @@ static enum hpb_stop hpb_inflate_pass(struct hpb *bh, int nid,
 				      unsigned long target, int seen,
 				      struct hpb_tally *tally)
 {
-	enum hpb_stop why = HPB_STOP_NONE;
+	enum hpb_stop why = HPB_STOP_NONE, ignored;
 	struct hpb_take take;
 	struct hpb_slot *slot;
 	unsigned long out;
@@ -251,6 +252,9 @@ static enum hpb_stop hpb_inflate_pass(struct hpb *bh, int nid,
 	}
 	hpb_tally_add(tally, 0, 0, hpb_drain(bh, tally));
 	hpb_mark_all(bh);
+	/* The guest must be able to use what it has left. */
+	if (!hpb_interrupted(bh, seen))
+		hpb_contig_flush(bh, &take, hpb_spare_blocks(bh, &ignored));
 	return why;
 }
 
@@ -268,12 +272,17 @@ static u64 hpb_read_requested(struct hpb *bh)
 static void hpb_note_target(struct hpb *bh)
 {
 	u64 requested = hpb_read_requested(bh);
+	bool changed = requested != bh->requested;
 
-	if (!hpb_nodes_read(bh) && requested == bh->requested)
+	changed |= hpb_nodes_read(bh);
+	changed |= hpb_need_read(bh);
+	if (!changed)
 		return;
 	bh->requested = requested;
 	bh->backoff = 0;
-	bh->told = false;
+	bh->flush_after = 0;
+	/* That a loan is not all of the memory is no news. */
+	bh->told = hpb_need_is_loan(bh->reclaim);
 	spin_lock(&bh->lock);
 	bh->oom_until = 0;
 	bh->stop = HPB_STOP_NONE;
@@ -288,6 +297,14 @@ static void hpb_set_stop(struct hpb *bh, enum hpb_stop stop)
 	spin_lock(&bh->lock);
 	bh->stop = stop;
 	spin_unlock(&bh->lock);
+	hpb_tell(bh);
+}
+
+/* Whether it is for the guest to change this, and no use to ask the host. */
+static bool hpb_stop_is_guests(enum hpb_stop stop)
+{
+	return stop == HPB_STOP_NO_BLOCKS || stop == HPB_STOP_FLOOR ||
+	       stop == HPB_STOP_RECLAIM;
 }
 
 /* Ended short of the target: say why, and come back later. */
@@ -306,6 +323,8 @@ static void hpb_stop_for_now(struct hpb *bh, enum hpb_stop stop,
 	bh->backoff = delay;
 	if (stop == HPB_STOP_OOM)
 		delay = HPB_OOM_HOLD;
+	else if (hpb_stop_is_guests(stop))
+		delay = hpb_wake_wait(bh, delay);
 	if (!again)
 		delay = 0;
 
@@ -396,6 +415,24 @@ static enum hpb_stop hpb_move_nodes(struct hpb *bh, int seen,
 	return why;
 }
 
+/* Give the guest back what it is short of, and leave it alone for a while. */
+static void hpb_relieve(struct hpb *bh, struct hpb_tally *tally)
+{
+	u64 bytes = hpb_shortage(bh);
+	u64 before = tally->done;
+
+	if (!bytes || !hpb_gives_back(bh))
+		return;
+	spin_lock(&bh->lock);
+	bh->oom_until = (jiffies + msecs_to_jiffies(HPB_OOM_HOLD)) ?: 1;
+	spin_unlock(&bh->lock);
+	hpb_deflate_pass(bh, &bh->held, HPB_ANYWHERE,
+			 max_t(u64, bytes >> bh->shift, HPB_OOM_BATCH), NULL,
+			 tally);
+	hpb_count(bh, HPB_C_RELIEF_BLOCKS, tally->done - before);
+	hpb_need_looked(bh);
+}
+
 /* Return: whether what is out is what should be. */
 static bool hpb_reached(struct hpb *bh, unsigned long target)
 {
@@ -414,6 +451,7 @@ static enum hpb_stop hpb_pass(struct hpb *bh, unsigned long target, int seen,
 	hpb_drain(bh, tally);
 	hpb_mark_all(bh);
 	hpb_undo(bh, tally);
+	hpb_relieve(bh, tally);
 	held = hpb_out(bh);
 	if (bh->by_node)
 		why = hpb_move_nodes(bh, seen, tally);
@@ -465,6 +503,7 @@ static void hpb_follow(struct hpb *bh)
 		}
 		if (hpb_reached(bh, target)) {
 			hpb_set_stop(bh, HPB_STOP_NONE);
+			hpb_wake_off(bh);
 			bh->backoff = 0;
 			return;
 		}
@@ -475,7 +514,11 @@ void hpb_work(struct work_struct *work)
 {
 	struct hpb *bh = container_of(work, struct hpb, work.work);
 
+	u64 began = ktime_get_ns();
+
 	mutex_lock(&bh->op);
+	WRITE_ONCE(bh->waiting, false);
 	hpb_follow(bh);
 	mutex_unlock(&bh->op);
+	hpb_count(bh, HPB_C_WORK_NS, ktime_get_ns() - began);
 }

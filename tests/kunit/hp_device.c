@@ -423,6 +423,16 @@ void hp_dev_request_nodes(struct hp_dev *dev, const u64 bytes[HP_NODES])
 	hp_irq(dev, HP_IRQ_CONFIG);
 }
 
+void hp_dev_reclaim(struct hp_dev *dev, u32 reclaim, u64 cache_floor)
+{
+	spin_lock_irq(&dev->config_lock);
+	dev->config.reclaim = cpu_to_le32(reclaim);
+	dev->config.cache_floor = cpu_to_le64(cache_floor);
+	dev->generation++;
+	spin_unlock_irq(&dev->config_lock);
+	hp_irq(dev, HP_IRQ_CONFIG);
+}
+
 void hp_dev_needs_reset(struct hp_dev *dev)
 {
 	mutex_lock(&dev->lock);

@@ -153,9 +153,9 @@ struct hp_params {
  * @reset_out: bytes that were out at the last reset after DRIVER_OK
  */
 struct hp_seen {
-	unsigned int requests[4];
-	unsigned int answered[4];
-	unsigned int ranges[4];
+	unsigned int requests[5];
+	unsigned int answered[5];
+	unsigned int ranges[5];
 	unsigned int in_flight_max;
 	unsigned int unsorted;
 	unsigned int unmerged;
@@ -177,7 +177,7 @@ struct hp_queue {
 };
 
 #define HP_OFFENCES	8
-#define HP_DRV_MAX	24
+#define HP_DRV_MAX	27
 
 struct hp_dev {
 	struct kunit *test;
@@ -209,6 +209,9 @@ struct hp_dev {
 	struct list_head idle;
 	struct list_head held;
 	unsigned int nr_busy;
+
+	struct virtio_balloon_hp_state state;	/* the newest, DRV-26 */
+	bool state_busy;
 
 	bool stats_here;
 	u16 stats_head;
@@ -250,6 +253,9 @@ void hp_dev_request_nodes(struct hp_dev *dev, const u64 bytes[HP_NODES]);
 
 /* Changes config.requested, with the configuration change interrupt. */
 void hp_dev_request(struct hp_dev *dev, u64 bytes);
+
+/* Changes config.reclaim and config.cache_floor, with the interrupt. */
+void hp_dev_reclaim(struct hp_dev *dev, u32 reclaim, u64 cache_floor);
 
 /* Sets DEVICE_NEEDS_RESET: the device does nothing more until it is reset. */
 void hp_dev_needs_reset(struct hp_dev *dev);

@@ -31,6 +31,8 @@ static const char *hp_type_name(u16 type)
 		return "deflate";
 	case VIRTIO_BALLOON_HP_REQ_REPORT:
 		return "report";
+	case VIRTIO_BALLOON_HP_REQ_STATE:
+		return "state";
 	default:
 		return "unknown";
 	}
@@ -158,6 +160,27 @@ static bool hp_parse_ranges(struct hp_dev *dev, struct hp_request *req, u64 wlen
 	return at == req->size && wlen == at + req->resp_size;
 }
 
+/* DRV-26: one at a time, with the structure behind the header, without ranges. */
+static bool hp_parse_state(struct hp_queue *q, struct hp_request *req,
+			   struct vringh_kiov *riov, u64 wlen)
+{
+	struct hp_dev *dev = q->dev;
+
+	if (!__virtio_test_bit(&dev->vdev, VIRTIO_BALLOON_HP_F_STATE))
+		hp_offence(dev, 4, "state without its feature");
+	if (dev->state_busy)
+		hp_offence(dev, 26, "a state while another is not answered");
+	if (req->size || wlen != req->resp_size ||
+	    vringh_iov_pull_iotlb(&q->vrh, riov, &dev->state,
+				  sizeof(dev->state)) != sizeof(dev->state)) {
+		hp_offence(dev, 8, "state of size %llu with %llu writable bytes",
+			   req->size, wlen);
+		return false;
+	}
+	dev->state_busy = true;
+	return true;
+}
+
 static bool hp_parse(struct hp_queue *q, struct hp_request *req,
 		     struct vringh_kiov *riov)
 {
@@ -166,7 +189,8 @@ static bool hp_parse(struct hp_queue *q, struct hp_request *req,
 	size_t rlen = vringh_kiov_length(riov);
 	u64 wlen = vringh_kiov_length(&req->wiov);
 
-	if (rlen != sizeof(hdr) ||
+	req->type = hp_queue_type(q);
+	if (rlen < sizeof(hdr) ||
 	    vringh_iov_pull_iotlb(&q->vrh, riov, &hdr, sizeof(hdr)) != sizeof(hdr)) {
 		hp_offence(dev, 8, "device-readable part of %zu bytes on queue %u",
 			   rlen, q->index);
@@ -176,6 +200,15 @@ static bool hp_parse(struct hp_queue *q, struct hp_request *req,
 	req->resp_size = le32_to_cpu(hdr.resp_size);
 	req->size = le64_to_cpu(hdr.size);
 	req->units = req->size / dev->mem.unit;
+	if (req->type == VIRTIO_BALLOON_HP_REQ_STATE &&
+	    q->index == VIRTIO_BALLOON_HP_VQ_INFLATE &&
+	    req->resp_size >= VIRTIO_BALLOON_HP_RESP_SIZE_MIN)
+		return hp_parse_state(q, req, riov, wlen);
+	if (rlen != sizeof(hdr)) {
+		hp_offence(dev, 8, "device-readable part of %zu bytes on queue %u",
+			   rlen, q->index);
+		return false;
+	}
 	if (req->type != hp_queue_type(q)) {
 		hp_offence(dev, 8, "request type %u on queue %u", req->type, q->index);
 		req->type = hp_queue_type(q);
@@ -365,6 +398,8 @@ static void hp_answer(struct hp_dev *dev, struct hp_request *req)
 	vringh_iov_push_iotlb(&q->vrh, &req->wiov, &resp, sizeof(resp));
 	hp_push_exceptions(q, req);
 	dev->seen.answered[req->type]++;
+	if (req->type == VIRTIO_BALLOON_HP_REQ_STATE)
+		dev->state_busy = false;
 	dev->nr_busy--;
 	list_add(&req->link, &dev->idle);
 	hp_put_used(q, req->head, used);
@@ -409,10 +444,11 @@ static bool hp_take(struct hp_queue *q)
 	list_del(&req->link);
 	dev->nr_busy++;
 	dev->seen.in_flight_max = max(dev->seen.in_flight_max, dev->nr_busy);
-	req->nr = dev->seen.requests[hp_queue_type(q)]++;
-	req->sane = hp_parse(q, req, &riov) && hp_claim(dev, req);
+	req->sane = hp_parse(q, req, &riov);
+	req->nr = dev->seen.requests[req->type]++;
+	req->sane = req->sane && hp_claim(dev, req);
 	vringh_kiov_cleanup(&riov);
-	dev->seen.ranges[hp_queue_type(q)] += req->nr_ranges;
+	dev->seen.ranges[req->type] += req->nr_ranges;
 	/* a request that the device itself refuses in part has its verdict */
 	if (req->sane && dev->decide &&
 	    (!req->nr_exc || dev->params.decide_all))
@@ -521,6 +557,7 @@ void hp_queue_abandon(struct hp_dev *dev)
 		dev->seen.lost++;
 	list_splice_tail_init(&dev->held, &dev->idle);
 	dev->nr_busy = 0;
+	dev->state_busy = false;
 	dev->stats_here = false;
 }
 

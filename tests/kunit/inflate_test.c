@@ -293,6 +293,23 @@ static void inflate_refused(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, inflate_last_stop(dev), HPB_STOP_NONE);
 }
 
+/* Much memory of somebody else before ours: one target is enough. */
+static void inflate_among_others(struct kunit *test)
+{
+	struct hp_dev *dev = hp_start(test, &(struct hp_params) {
+		.decide = inflate_refuse_at_first,
+	});
+	unsigned int refused;
+
+	inflate_refusal = VIRTIO_BALLOON_HP_NOT_RAM;
+	inflate_patience = 5;
+	hp_dev_request(dev, HP_MIB(256));
+	hp_expect_out(dev, HP_MIB(256));
+	refused = atomic64_read(&hp_driver(dev)->counts[HPB_C_INFLATE_REFUSED]);
+	KUNIT_EXPECT_GT(test, refused, HPB_REFUSED_MAX);
+	KUNIT_EXPECT_EQ(test, inflate_last_stop(dev), HPB_STOP_NONE);
+}
+
 /* DRV-17: every second unit is refused; only the others are out */
 static void inflate_refused_in_part(struct kunit *test)
 {
@@ -399,6 +416,7 @@ static struct kunit_case inflate_cases[] = {
 			      { .speed = KUNIT_SPEED_SLOW }),
 	KUNIT_CASE_PARAM_ATTR(inflate_refused_in_part, inflate_status_gen_params,
 			      { .speed = KUNIT_SPEED_SLOW }),
+	KUNIT_CASE_SLOW(inflate_among_others),
 	KUNIT_CASE_SLOW(inflate_tries_again),
 	KUNIT_CASE_SLOW(inflate_overflowing_answer),
 	KUNIT_CASE(inflate_mixed_block),

@@ -17,21 +17,33 @@
 
 static void ladder_order(struct kunit *test)
 {
-	enum hpb_rung rung = hpb_ladder_first(false);
+	enum hpb_rung rung = hpb_ladder_first(false, false);
 
 	KUNIT_EXPECT_EQ(test, rung, HPB_RUNG_FREE);
-	rung = hpb_ladder_next(rung, false);
+	rung = hpb_ladder_next(rung, false, false);
 	KUNIT_EXPECT_EQ(test, rung, HPB_RUNG_CLEAN);
-	rung = hpb_ladder_next(rung, false);
+	rung = hpb_ladder_next(rung, false, false);
 	KUNIT_EXPECT_EQ(test, rung, HPB_RUNG_MOVE);
-	rung = hpb_ladder_next(rung, false);
+	rung = hpb_ladder_next(rung, false, false);
 	KUNIT_EXPECT_EQ(test, rung, HPB_RUNG_COMPACT);
-	rung = hpb_ladder_next(rung, false);
+	rung = hpb_ladder_next(rung, false, false);
 	KUNIT_EXPECT_EQ(test, rung, HPB_RUNG_NONE);
-	KUNIT_EXPECT_EQ(test, hpb_ladder_next(rung, false), HPB_RUNG_NONE);
+	KUNIT_EXPECT_EQ(test, hpb_ladder_next(rung, false, false), HPB_RUNG_NONE);
 	/* the allocator knows nothing of large blocks */
-	KUNIT_EXPECT_EQ(test, hpb_ladder_first(true), HPB_RUNG_MOVE);
-	KUNIT_EXPECT_EQ(test, hpb_ladder_next(HPB_RUNG_MOVE, true), HPB_RUNG_NONE);
+	KUNIT_EXPECT_EQ(test, hpb_ladder_first(true, false), HPB_RUNG_MOVE);
+	KUNIT_EXPECT_EQ(test, hpb_ladder_next(HPB_RUNG_MOVE, true, false), HPB_RUNG_NONE);
+}
+
+/* DRV-27: nothing is moved for a loan. */
+static void ladder_loan(struct kunit *test)
+{
+	enum hpb_rung rung = hpb_ladder_first(false, true);
+
+	KUNIT_EXPECT_EQ(test, rung, HPB_RUNG_FREE);
+	rung = hpb_ladder_next(rung, false, true);
+	KUNIT_EXPECT_EQ(test, rung, HPB_RUNG_CLEAN);
+	KUNIT_EXPECT_EQ(test, hpb_ladder_next(rung, false, true), HPB_RUNG_NONE);
+	KUNIT_EXPECT_EQ(test, hpb_ladder_first(true, true), HPB_RUNG_NONE);
 }
 
 static void ladder_who_empties(struct kunit *test)
@@ -77,10 +89,28 @@ static void ladder_costs(struct kunit *test)
 
 	for (i = 0; i < ARRAY_SIZE(t); i++) {
 		KUNIT_EXPECT_EQ(test, t[i].clean,
-				hpb_ladder_cost(HPB_RUNG_CLEAN, &t[i].census));
+				hpb_ladder_cost(HPB_RUNG_CLEAN, &t[i].census,
+						ULONG_MAX));
 		KUNIT_EXPECT_EQ(test, t[i].move,
-				hpb_ladder_cost(HPB_RUNG_MOVE, &t[i].census));
+				hpb_ladder_cost(HPB_RUNG_MOVE, &t[i].census,
+						ULONG_MAX));
 	}
+}
+
+/* Page cache that is to stay keeps its blocks, whatever else is in them. */
+static void ladder_keeps_cache(struct kunit *test)
+{
+	const struct hpb_census cache = { .clean = 100 };
+	const struct hpb_census both = { .clean = 100, .move = 7 };
+	const struct hpb_census none = { .move = 7 };
+
+	KUNIT_EXPECT_EQ(test, hpb_ladder_cost(HPB_RUNG_CLEAN, &cache, 100), 0);
+	KUNIT_EXPECT_EQ(test, hpb_ladder_cost(HPB_RUNG_CLEAN, &cache, 99),
+			HPB_NEVER_EMPTY);
+	KUNIT_EXPECT_EQ(test, hpb_ladder_cost(HPB_RUNG_MOVE, &both, 100), 7);
+	KUNIT_EXPECT_EQ(test, hpb_ladder_cost(HPB_RUNG_MOVE, &both, 99),
+			HPB_NEVER_EMPTY);
+	KUNIT_EXPECT_EQ(test, hpb_ladder_cost(HPB_RUNG_MOVE, &none, 0), 7);
 }
 
 static void ladder_room(struct kunit *test)
@@ -89,6 +119,19 @@ static void ladder_room(struct kunit *test)
 	KUNIT_EXPECT_FALSE(test, hpb_ladder_room(999, 600, 400));
 	KUNIT_EXPECT_FALSE(test, hpb_ladder_room(599, 600, 0));
 	KUNIT_EXPECT_TRUE(test, hpb_ladder_room(600, 600, 0));
+}
+
+static void ladder_flush(struct kunit *test)
+{
+	const unsigned long min = HPB_FLUSH_MIN, share = HPB_FLUSH_SHARE;
+
+	KUNIT_EXPECT_FALSE(test, hpb_ladder_flush(0, 0));
+	KUNIT_EXPECT_FALSE(test, hpb_ladder_flush(0, min - 1));
+	KUNIT_EXPECT_TRUE(test, hpb_ladder_flush(0, min));
+	KUNIT_EXPECT_TRUE(test, hpb_ladder_flush(60 * share - 1, 60));
+	KUNIT_EXPECT_FALSE(test, hpb_ladder_flush(60 * share, 60));
+	KUNIT_EXPECT_TRUE(test, hpb_ladder_flush(60 * share, 61));
+	KUNIT_EXPECT_FALSE(test, hpb_ladder_flush(ULONG_MAX, 60));
 }
 
 static void choice_stale(struct kunit *test)
@@ -162,10 +205,13 @@ static void choice_random(struct kunit *test)
 
 static struct kunit_case ladder_cases[] = {
 	KUNIT_CASE(ladder_order),
+	KUNIT_CASE(ladder_loan),
 	KUNIT_CASE(ladder_who_empties),
 	KUNIT_CASE(ladder_batches),
 	KUNIT_CASE(ladder_costs),
+	KUNIT_CASE(ladder_keeps_cache),
 	KUNIT_CASE(ladder_room),
+	KUNIT_CASE(ladder_flush),
 	KUNIT_CASE(choice_stale),
 	KUNIT_CASE(choice_of_nothing),
 	KUNIT_CASE(choice_random),

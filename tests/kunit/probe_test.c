@@ -10,7 +10,9 @@
 #define HP_OURS (BIT_ULL(VIRTIO_BALLOON_HP_F_STATS) |			\
 		 BIT_ULL(VIRTIO_BALLOON_HP_F_DEFLATE_ON_OOM) |		\
 		 BIT_ULL(VIRTIO_BALLOON_HP_F_REPORTING) |		\
-		 BIT_ULL(VIRTIO_BALLOON_HP_F_NODES))
+		 BIT_ULL(VIRTIO_BALLOON_HP_F_NODES) |			\
+		 BIT_ULL(VIRTIO_BALLOON_HP_F_STATE) |			\
+		 BIT_ULL(VIRTIO_BALLOON_HP_F_RECLAIM))
 
 /* In, out, and back: what every device that can be served must get. */
 static void probe_cycle(struct hp_dev *dev, u64 bytes)
