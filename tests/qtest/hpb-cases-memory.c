@@ -12,6 +12,9 @@
 
 #include "qemu/osdep.h"
 #include "qemu/units.h"
+#include "qobject/qdict.h"
+#include "qobject/qlist.h"
+#include "qobject/qnum.h"
 #include "hpb-qtest.h"
 #include <sys/mman.h>
 
@@ -434,6 +437,60 @@ static void test_virtio_mem(void)
     hpb_quit(h);
 }
 
+/* The property "out-ranges" lists exactly @expected, offset and length */
+static void check_map(Hpb *h, unsigned block, const uint64_t *expected)
+{
+    QDict *rsp = qtest_qmp(h->qts, "{ 'execute': 'qom-get', 'arguments': "
+                           "{ 'path': %s, 'property': 'out-ranges' } }",
+                           HPB_PATH);
+    const QListEntry *e = qlist_first(qdict_get_qlist(rsp, "return"));
+    QDict *entry;
+
+    while (block--) {
+        e = qlist_next(e);
+    }
+    entry = qobject_to(QDict, qlist_entry_obj(e));
+    g_assert_cmphex(qdict_get_int(entry, "host") % 4096, ==, 0);
+    g_assert_cmphex(qdict_get_int(entry, "host"), !=, 0);
+    g_assert_cmphex(qdict_get_int(entry, "page-size"), ==, 4096);
+    g_assert_cmphex(qdict_get_int(entry, "size"), ==, 128 * MiB);
+    g_assert_cmpint(qdict_get_int(entry, "node"), ==, e ==
+                    qlist_first(qdict_get_qlist(rsp, "return")) ? 0 : 1);
+    QLIST_FOREACH_ENTRY(qdict_get_qlist(entry, "ranges"), e) {
+        uint64_t value = qnum_get_uint(qobject_to(QNum, qlist_entry_obj(e)));
+
+        g_assert_cmphex(value, ==, *expected++);
+    }
+    g_assert_cmphex(*expected, ==, UINT64_MAX);
+    qobject_unref(rsp);
+}
+
+/* Where memory is out: merged, by RAM block, also when it comes back */
+static void test_map(void)
+{
+    Hpb *h = hpb_boot_mem("-m 256M -object memory-backend-ram,id=m0,size=128M "
+                          "-object memory-backend-ram,id=m1,size=128M "
+                          "-numa node,memdev=m0 -numa node,memdev=m1", "");
+    uint64_t u = h->unit, end = UINT64_MAX;
+
+    check_map(h, 0, &end);
+    check_map(h, 1, &end);
+    hpb_take(h, 16 * MiB, 2 * u);
+    hpb_take(h, 16 * MiB + 2 * u, u);
+    hpb_take(h, 64 * MiB, u);
+    hpb_take(h, 256 * MiB - 4 * u, 4 * u);
+    check_map(h, 0, (uint64_t[]) { 16 * MiB, 3 * u, 64 * MiB, u, end });
+    check_map(h, 1, (uint64_t[]) { 128 * MiB - 4 * u, 4 * u, end });
+    hpb_give(h, 16 * MiB + u, u);
+    hpb_give(h, 256 * MiB - 4 * u, 4 * u);
+    check_map(h, 0, (uint64_t[]) { 16 * MiB, u, 16 * MiB + 2 * u, u,
+                                   64 * MiB, u, end });
+    check_map(h, 1, &end);
+    hpb_driver_init(h, HPB_FEATURES);
+    check_map(h, 0, &end);
+    hpb_quit(h);
+}
+
 #define ADD(name, fn) qtest_add_func("virtio-balloon-hp/memory/" name, fn)
 
 void hpb_add_memory_tests(void)
@@ -451,4 +508,5 @@ void hpb_add_memory_tests(void)
     ADD("numa-unaligned", test_numa_unaligned);
     ADD("dimm", test_dimm);
     ADD("DEV-12b-virtio-mem", test_virtio_mem);
+    ADD("out-ranges", test_map);
 }

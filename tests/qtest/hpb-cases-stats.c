@@ -107,12 +107,13 @@ static void test_shape(void)
     QDict *rsp = get_stats(h), *stats = qdict_get_qdict(rsp, "stats");
 
     g_assert_cmpint(qdict_get_int(rsp, "last-update"), ==, 0);
-    g_assert_cmpint(qdict_size(stats), ==, NR_NAMES + 1);
+    g_assert_cmpint(qdict_size(stats), ==, NR_NAMES + 2);
     qobject_unref(rsp);
     for (unsigned i = 0; i < NR_NAMES; i++) {
         g_assert_cmphex(get_stat(h, names[i]), ==, UNKNOWN);
     }
     g_assert_cmphex(get_stat(h, "stat-free-ranges"), ==, UNKNOWN);
+    g_assert_cmphex(get_stat(h, "stat-refaults"), ==, UNKNOWN);
     hpb_quit(h);
 }
 
@@ -121,18 +122,20 @@ static void test_values(void)
 {
     Hpb *h = hpb_boot("");
     const Stat one = { VIRTIO_BALLOON_HP_STAT_MEMFREE, 4711 };
-    Stat all[NR_NAMES + 1];
+    Stat all[NR_NAMES + 2];
     QDict *rsp;
 
     for (unsigned i = 0; i < NR_NAMES; i++) {
         all[i] = (Stat) { NR_NAMES - 1 - i, 1000 + NR_NAMES - 1 - i };
     }
     all[NR_NAMES] = (Stat) { VIRTIO_BALLOON_HP_STAT_FREE_RANGES, 77 };
-    send_stats(h, 0, all, NR_NAMES + 1);
+    all[NR_NAMES + 1] = (Stat) { VIRTIO_BALLOON_HP_STAT_REFAULTS, 78 };
+    send_stats(h, 0, all, NR_NAMES + 2);
     for (unsigned i = 0; i < NR_NAMES; i++) {
         g_assert_cmphex(get_stat(h, names[i]), ==, 1000 + i);
     }
     g_assert_cmphex(get_stat(h, "stat-free-ranges"), ==, 77);
+    g_assert_cmphex(get_stat(h, "stat-refaults"), ==, 78);
     rsp = get_stats(h);
     g_assert_cmpint(qdict_get_int(rsp, "last-update"), >, 0);
     qobject_unref(rsp);

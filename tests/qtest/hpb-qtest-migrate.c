@@ -7,7 +7,10 @@
  */
 
 #include "qemu/osdep.h"
+#include "qemu/units.h"
+#include "qapi/error.h"
 #include "qobject/qdict.h"
+#include "qobject/qjson.h"
 #include "hpb-qtest-migrate.h"
 
 void hpb_dir_init(HpbDir *d)
@@ -96,12 +99,68 @@ void hpb_wait_running(QTestState *qts, bool running)
     } while (is != running);
 }
 
-/* Live, through a socket; @h continues on the destination */
-void hpb_move(Hpb *h, QTestState *to, HpbDir *d)
+void hpb_migrate_parameter(QTestState *qts, const char *name, uint64_t value)
+{
+    g_autofree char *cmd = g_strdup_printf(
+        "{ 'execute': 'migrate-set-parameters', "
+        "'arguments': { '%s': %" PRIu64 " } }", name, value);
+    QDict *rsp = qtest_qmp(qts, "%p", qobject_from_json(cmd, &error_abort));
+
+    g_assert_true(qdict_haskey(rsp, "return"));
+    qobject_unref(rsp);
+}
+
+void hpb_migrate_capability(QTestState *qts, const char *name)
+{
+    qtest_qmp_assert_success(qts, "{ 'execute': 'migrate-set-capabilities', "
+                             "'arguments': { 'capabilities': [ "
+                             "{ 'capability': %s, 'state': true } ] } }",
+                             name);
+}
+
+uint64_t hpb_migrate_stat(QTestState *qts, const char *name)
+{
+    QDict *rsp = qtest_qmp_assert_success_ref(
+        qts, "{ 'execute': 'query-migrate' }");
+    uint64_t value = 0;
+
+    if (qdict_haskey(rsp, "ram")) {
+        QDict *ram = qdict_get_qdict(rsp, "ram");
+
+        g_assert_true(qdict_haskey(ram, name));
+        value = qdict_get_int(ram, name);
+    }
+    qobject_unref(rsp);
+    return value;
+}
+
+void hpb_move_start(Hpb *h, QTestState *to, HpbDir *d, uint64_t bandwidth)
 {
     hpb_incoming(to, d->uri);
+    hpb_migrate_parameter(h->qts, "max-bandwidth", bandwidth);
     hpb_migrate(h->qts, d->uri);
+}
+
+void hpb_wait_sent(Hpb *h, uint64_t bytes)
+{
+    while (hpb_migrate_stat(h->qts, "transferred") < bytes) {
+        g_autofree char *status = hpb_migration_status(h->qts);
+
+        g_assert_cmpstr(status, !=, "completed");
+        g_assert_cmpstr(status, !=, "failed");
+    }
+}
+
+void hpb_move_finish(Hpb *h, QTestState *to)
+{
+    hpb_migrate_parameter(h->qts, "max-bandwidth", 10 * GiB);
     g_assert_true(hpb_migration_ended(h->qts));
     g_assert_true(hpb_migration_ended(to));
     hpb_migrated(h, to);
+}
+
+void hpb_move(Hpb *h, QTestState *to, HpbDir *d)
+{
+    hpb_move_start(h, to, d, 10 * GiB);
+    hpb_move_finish(h, to);
 }

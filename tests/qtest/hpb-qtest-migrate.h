@@ -30,5 +30,17 @@ bool hpb_migration_ended(QTestState *qts);
 void hpb_wait_running(QTestState *qts, bool running);
 /* Live, through a socket; @h continues on the destination */
 void hpb_move(Hpb *h, QTestState *to, HpbDir *d);
+/*
+ * The same in pieces, at most @bandwidth bytes a second until it is finished:
+ * begin; wait until @bytes have been sent, and it still goes on; end
+ */
+void hpb_move_start(Hpb *h, QTestState *to, HpbDir *d, uint64_t bandwidth);
+void hpb_wait_sent(Hpb *h, uint64_t bytes);
+void hpb_move_finish(Hpb *h, QTestState *to);
+/* migrate-set-parameters of one number, migrate-set-capabilities of one */
+void hpb_migrate_parameter(QTestState *qts, const char *name, uint64_t value);
+void hpb_migrate_capability(QTestState *qts, const char *name);
+/* A number of query-migrate's "ram"; 0 as long as there is none */
+uint64_t hpb_migrate_stat(QTestState *qts, const char *name);
 
 #endif

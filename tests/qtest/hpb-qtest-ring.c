@@ -417,6 +417,35 @@ static void move(HpbReq *r, uint64_t addr, uint64_t len)
     hpb_req_free(r);
 }
 
+HpbReq *hpb_state_req(Hpb *h, const struct virtio_balloon_hp_state *state,
+                      size_t len)
+{
+    HpbReq *r = hpb_req(h, VIRTIO_BALLOON_HP_VQ_INFLATE,
+                        VIRTIO_BALLOON_HP_REQ_STATE);
+
+    r->hdr_len += len;
+    r->hdr = hpb_alloc(h, r->hdr_len);
+    qtest_memwrite(h->qts, r->hdr + sizeof(struct virtio_balloon_hp_req),
+                   state, len);
+    return r;
+}
+
+void hpb_tell(Hpb *h, uint16_t stop, uint64_t requested, uint64_t available,
+              uint64_t wanted)
+{
+    struct virtio_balloon_hp_state state = {
+        .stop = cpu_to_le16(stop),
+        .requested = cpu_to_le64(requested),
+        .available = cpu_to_le64(available),
+        .wanted = cpu_to_le64(wanted),
+    };
+    g_autoptr(HpbReq) r = hpb_state_req(h, &state, sizeof(state));
+
+    /* however the header and what follows are cut */
+    r->cut_hdr = 20;
+    hpb_expect(r, VIRTIO_BALLOON_HP_OK, 0, NULL);
+}
+
 void hpb_take(Hpb *h, uint64_t addr, uint64_t len)
 {
     move(hpb_inflate(h), addr, len);

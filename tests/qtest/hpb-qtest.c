@@ -25,7 +25,7 @@
 #define RING_STRIDE     (64 * KiB)
 #define COMMON(field)   offsetof(struct virtio_pci_modern_common_cfg, cfg.field)
 
-QEMU_BUILD_BUG_ON(sizeof(struct virtio_balloon_hp_config) != 40);
+QEMU_BUILD_BUG_ON(sizeof(struct virtio_balloon_hp_config) != 56);
 QEMU_BUILD_BUG_ON(sizeof(struct virtio_balloon_hp_req) != 16);
 QEMU_BUILD_BUG_ON(sizeof(struct virtio_balloon_hp_resp) != 16);
 QEMU_BUILD_BUG_ON(sizeof(struct virtio_balloon_hp_exception) != 16);
@@ -337,7 +337,7 @@ void hpb_use_ram_file(Hpb *h)
 
         if (target && g_str_has_prefix(target, "/memfd:memory-backend")) {
             g_assert_cmpint(h->ram_fd, <, 0);
-            h->ram_fd = open(path, O_RDWR);
+            h->ram_fd = open(path, O_RDWR | O_CLOEXEC);
             g_assert_cmpint(h->ram_fd, >=, 0);
         }
     }

@@ -219,6 +219,13 @@ void hpb_expect(HpbReq *r, uint16_t status, uint64_t done, const HpbExc *exc);
 void hpb_take(Hpb *h, uint64_t addr, uint64_t len);
 void hpb_give(Hpb *h, uint64_t addr, uint64_t len);
 
+/* The request with @len bytes of @state behind the header */
+HpbReq *hpb_state_req(Hpb *h, const struct virtio_balloon_hp_state *state,
+                      size_t len);
+/* Tell the device how the guest stands; expects success */
+void hpb_tell(Hpb *h, uint16_t stop, uint64_t requested, uint64_t available,
+              uint64_t wanted);
+
 /* Raw access to a ring, for chains that no request can have */
 void hpb_desc_write(Hpb *h, uint64_t table, unsigned i, uint64_t addr,
                     uint32_t len, uint16_t flags, uint16_t next);
@@ -241,11 +248,15 @@ void hpb_add_request_tests(void);
 void hpb_add_malformed_tests(void);
 void hpb_add_queue_tests(void);
 void hpb_add_stats_tests(void);
+void hpb_add_guest_tests(void);
+void hpb_add_session_tests(void);
 void hpb_add_target_tests(void);
 void hpb_add_memory_tests(void);
 void hpb_add_grow_tests(void);
 void hpb_add_machine_tests(void);
 void hpb_add_migrate_tests(void);
+void hpb_add_live_tests(void);
+void hpb_add_load_tests(void);
 void hpb_add_nodes_tests(void);
 void hpb_add_stress_tests(void);
 

@@ -24,11 +24,15 @@ int main(int argc, char **argv)
     hpb_add_malformed_tests();
     hpb_add_queue_tests();
     hpb_add_stats_tests();
+    hpb_add_guest_tests();
     hpb_add_target_tests();
     hpb_add_memory_tests();
     hpb_add_grow_tests();
     hpb_add_machine_tests();
     hpb_add_migrate_tests();
+    hpb_add_live_tests();
+    hpb_add_session_tests();
+    hpb_add_load_tests();
     hpb_add_nodes_tests();
     hpb_add_stress_tests();
 

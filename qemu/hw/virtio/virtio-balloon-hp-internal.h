@@ -11,13 +11,17 @@
  *   virtio-balloon-hp-migrate.c [6] saved state
  *   virtio-balloon-hp-discard.c [6] tell migration and others what is out
  *   virtio-balloon-hp-state.c   [6] which units are out
+ *   virtio-balloon-hp-map.c     tell which units are out
  *   virtio-balloon-hp-stats.c   guest statistics
+ *   virtio-balloon-hp-guest.c   what it may give up, how it stands
+ *   virtio-balloon-hp-session.c what it lends for the time of a migration
  *
  * Calls go down this list only, except for those that the worker's bottom half
- * makes (vbhp_queue_complete(), vbhp_settled()), and what unplugging and
- * loading mean for the target (vbhp_nodes_shrunk(), vbhp_target_loaded() and
- * those beside it). A request is validated once, in [4], and becomes a list of
- * runs: below, only runs travel.
+ * makes (vbhp_queue_complete(), vbhp_settled()), what unplugging and loading
+ * mean for the target (vbhp_nodes_shrunk(), vbhp_target_loaded() and those
+ * beside it), and what a loan changes or has to know (vbhp_requested(),
+ * vbhp_reclaim(), vbhp_session_news(), vbhp_session_end()). A request is
+ * validated once, in [4], and becomes a list of runs: below, only runs travel.
  *
  * Every function wants the BQL unless it says otherwise.
  */
@@ -159,6 +163,14 @@ void vbhp_plan(VirtIOBalloonHP *s, VbhpRequest *req, uint64_t resp_size,
 void vbhp_memory_realize(VirtIOBalloonHP *s);
 void vbhp_memory_unrealize(VirtIOBalloonHP *s);
 void vbhp_memory_instance_init(Object *obj);
+/*
+ * A QOM property with an element for each RAM block, written by @visit; an
+ * empty list before the device is realized
+ */
+typedef bool (*VbhpVisitBlock)(Visitor *v, VbhpBlock *blk, uint64_t unit,
+                               Error **errp);
+void vbhp_visit_blocks(VirtIOBalloonHP *s, Visitor *v, const char *name,
+                       VbhpVisitBlock visit, Error **errp);
 /* Open @blk's backing in the helper library; says why if it cannot be freed */
 void vbhp_memory_open(VbhpBlock *blk);
 void vbhp_memory_close(VbhpBlock *blk);
@@ -277,6 +289,37 @@ void vbhp_discard_came_back(VirtIOBalloonHP *s, VbhpBlock *blk, uint64_t index,
 /* The same for all that is out of @blk, whose @out is cleared or was loaded */
 void vbhp_discard_all_back(VirtIOBalloonHP *s, VbhpBlock *blk);
 void vbhp_discard_all_out(VirtIOBalloonHP *s, VbhpBlock *blk);
+
+/* What the guest may give up, and how it stands */
+
+void vbhp_guest_instance_init(Object *obj);
+void vbhp_guest_reset(VirtIOBalloonHP *s);
+void vbhp_guest_get_config(VirtIOBalloonHP *s,
+                           struct virtio_balloon_hp_config *config);
+/* The driver's state, in @elem behind the header, whose size is @size */
+uint16_t vbhp_guest_state(VirtIOBalloonHP *s, const VirtQueueElement *elem,
+                          uint64_t size);
+
+extern const VMStateDescription vmstate_vbhp_guest;
+
+/* What the guest lends for the time of a migration */
+
+void vbhp_session_instance_init(Object *obj);
+void vbhp_session_realize(VirtIOBalloonHP *s);
+void vbhp_session_unrealize(VirtIOBalloonHP *s);
+/* What the driver is asked to have out, bytes, and may take for it */
+uint64_t vbhp_requested(const VirtIOBalloonHP *s);
+uint32_t vbhp_reclaim(const VirtIOBalloonHP *s);
+/* The driver has said something, or another size is out */
+void vbhp_session_news(VirtIOBalloonHP *s);
+/* Nothing is lent any more; true if the driver has to be told so */
+bool vbhp_session_end(VirtIOBalloonHP *s);
+/* Whether migration shall wait; from any thread */
+bool vbhp_session_pending(void *opaque);
+
+/* Tell which units are out */
+
+void vbhp_map_instance_init(Object *obj);
 
 /* statistics */
 

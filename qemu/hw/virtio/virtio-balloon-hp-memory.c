@@ -126,11 +126,9 @@ static bool vbhp_visit_memory(Visitor *v, VbhpBlock *blk, uint64_t unit,
     return ok;
 }
 
-/* What each RAM block is for the helper library, and how it is freed */
-static void vbhp_memory_get(Object *obj, Visitor *v, const char *name,
-                            void *opaque, Error **errp)
+void vbhp_visit_blocks(VirtIOBalloonHP *s, Visitor *v, const char *name,
+                       VbhpVisitBlock visit, Error **errp)
 {
-    VirtIOBalloonHP *s = VIRTIO_BALLOON_HP(obj);
     VbhpBlock *blk;
     bool ok = true;
 
@@ -140,13 +138,20 @@ static void vbhp_memory_get(Object *obj, Visitor *v, const char *name,
     if (DEVICE(s)->realized) {
         vbhp_blocks_refresh(s);
         QTAILQ_FOREACH(blk, &s->blocks, next) {
-            ok = ok && vbhp_visit_memory(v, blk, s->unit, errp);
+            ok = ok && visit(v, blk, s->unit, errp);
         }
     }
     if (ok) {
         visit_check_list(v, errp);
     }
     visit_end_list(v, NULL);
+}
+
+/* What each RAM block is for the helper library, and how it is freed */
+static void vbhp_memory_get(Object *obj, Visitor *v, const char *name,
+                            void *opaque, Error **errp)
+{
+    vbhp_visit_blocks(VIRTIO_BALLOON_HP(obj), v, name, vbhp_visit_memory, errp);
 }
 
 void vbhp_memory_instance_init(Object *obj)

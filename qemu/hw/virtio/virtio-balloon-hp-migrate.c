@@ -87,7 +87,9 @@ static int vbhp_state_pre_load(void *opaque)
     }
     s->nr_saved = 0;
     s->saved = NULL;
+    s->config_pending = false;
     vbhp_nodes_pre_load(s);
+    vbhp_guest_reset(s);
     return 0;
 }
 
@@ -155,7 +157,7 @@ static int vbhp_state_post_load(void *opaque, int version_id)
         return -EINVAL;
     }
 
-    s->config_pending = vbhp_target_loaded(s);
+    s->config_pending |= vbhp_target_loaded(s);
     s->settle_wanted = s->actual;
     s->zero_unknown = s->actual;
     vbhp_actual_changed(s);
@@ -211,6 +213,7 @@ const VMStateDescription vmstate_vbhp_state = {
     },
     .subsections = (const VMStateDescription * const []) {
         &vmstate_vbhp_nodes,
+        &vmstate_vbhp_guest,
         NULL
     }
 };
@@ -239,6 +242,7 @@ static const VMStateDescription vmstate_vbhp_early = {
     .version_id = 1,
     .minimum_version_id = 1,
     .early_setup = true,
+    .dev_unplug_pending = vbhp_session_pending,
     .pre_save = vbhp_early_pre_save,
     .post_load = vbhp_early_post_load,
     .fields = (const VMStateField[]) {

@@ -64,8 +64,9 @@ void vbhp_nodes_get_config(VirtIOBalloonHP *s,
 
     vbhp_nodes_out(s, out);
     for (unsigned i = 0; i < s->nr_nodes; i++) {
-        uint64_t requested = s->node_requested ? s->node_requested[i]
-                                               : VIRTIO_BALLOON_HP_NODE_ANY;
+        /* What is lent may come from anywhere. */
+        uint64_t requested = s->node_requested && !s->session.active ?
+                             s->node_requested[i] : VIRTIO_BALLOON_HP_NODE_ANY;
 
         nodes[i].requested = cpu_to_le64(requested);
         nodes[i].actual = cpu_to_le64(out[i]);
@@ -93,8 +94,11 @@ static bool vbhp_target_take(VirtIOBalloonHP *s, uint64_t requested,
 void vbhp_target_set(VirtIOBalloonHP *s, uint64_t requested,
                      const uint64_t *nodes)
 {
+    bool changed = vbhp_session_end(s);
+
     s->target_is_new = runstate_check(RUN_STATE_INMIGRATE);
-    if (vbhp_target_take(s, requested, nodes)) {
+    changed |= vbhp_target_take(s, requested, nodes);
+    if (changed) {
         virtio_notify_config(VIRTIO_DEVICE(s));
     }
 }

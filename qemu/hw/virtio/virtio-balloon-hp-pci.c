@@ -69,6 +69,9 @@ static void vbhp_pci_instance_init(Object *obj)
         "guest-stats", "guest-stats-polling-interval", "counters",
         "requested-size", "actual-size", "preferred-size", "nodes",
         "node-sizes", "memory", "grow-refused", "migration-skipped",
+        "reclaim", "cache-floor", "guest-state",
+        "migration-lend", "migration-lend-time", "migration-session",
+        "out-ranges",
     };
     VirtIOBalloonHPPCI *dev = VIRTIO_BALLOON_HP_PCI(obj);
 

@@ -330,6 +330,18 @@ static bool vbhp_request_start(VirtIOBalloonHP *s, VbhpRequest *req)
     req->type = le16_to_cpu(hdr.type);
     trace_virtio_balloon_hp_request(req, req->qi, req->type, size,
                                     elem->in_num);
+    if (req->type == VIRTIO_BALLOON_HP_REQ_STATE &&
+        req->qi == VIRTIO_BALLOON_HP_VQ_INFLATE) {
+        uint16_t status = vbhp_guest_state(s, elem, size);
+
+        if (status == VIRTIO_BALLOON_HP_OK) {
+            s->count.requests[req->type]++;
+            vbhp_answer(s, req, status, 0, 0, NULL, 0);
+        } else {
+            vbhp_request_refuse(s, req, status);
+        }
+        return true;
+    }
     if (req->type != vbhp_queue_type[req->qi]) {
         vbhp_request_refuse(s, req, VIRTIO_BALLOON_HP_UNSUPP);
         return true;

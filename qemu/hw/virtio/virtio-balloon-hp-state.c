@@ -52,6 +52,7 @@ void vbhp_actual_changed(VirtIOBalloonHP *s)
 
     /* The monitor limits the rate of this event and always sends the last. */
     qapi_event_send_balloon_change(ram - MIN(ram, s->actual));
+    vbhp_session_news(s);
 }
 
 /* Blocks */

@@ -29,7 +29,7 @@
 QEMU_BUILD_BUG_ON(sizeof(struct virtio_balloon_hp_stat) != 16);
 QEMU_BUILD_BUG_ON(VIRTIO_BALLOON_HP_STAT_DIRECT_RECLAIM != 15);
 
-/* Names of the traditional balloon, by tag; and one that it does not have */
+/* Names of the traditional balloon, by tag; and those that it does not have */
 static const char *const vbhp_stat_name[VBHP_NR_STAT] = {
     [VIRTIO_BALLOON_HP_STAT_SWAP_IN] = "stat-swap-in",
     [VIRTIO_BALLOON_HP_STAT_SWAP_OUT] = "stat-swap-out",
@@ -48,6 +48,7 @@ static const char *const vbhp_stat_name[VBHP_NR_STAT] = {
     [VIRTIO_BALLOON_HP_STAT_ASYNC_RECLAIM] = "stat-async-reclaims",
     [VIRTIO_BALLOON_HP_STAT_DIRECT_RECLAIM] = "stat-direct-reclaims",
     [VBHP_STAT_FREE_RANGES] = "stat-free-ranges",
+    [VBHP_STAT_REFAULTS] = "stat-refaults",
 };
 
 static VirtQueue *vbhp_stats_vq(VirtIOBalloonHP *s)
@@ -124,6 +125,8 @@ static void vbhp_stats_take(VirtIOBalloonHP *s, VirtQueueElement *elem)
         tag = le16_to_cpu(stat.tag);
         if (tag == VIRTIO_BALLOON_HP_STAT_FREE_RANGES) {
             s->stats[VBHP_STAT_FREE_RANGES] = le64_to_cpu(stat.val);
+        } else if (tag == VIRTIO_BALLOON_HP_STAT_REFAULTS) {
+            s->stats[VBHP_STAT_REFAULTS] = le64_to_cpu(stat.val);
         } else if (tag < VBHP_STAT_FREE_RANGES) {
             s->stats[tag] = le64_to_cpu(stat.val);
         }

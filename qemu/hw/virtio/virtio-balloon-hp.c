@@ -40,7 +40,7 @@
 /* Smallest default unit: the huge page size of most hosts and guests */
 #define VBHP_DEFAULT_UNIT (2 * MiB)
 
-QEMU_BUILD_BUG_ON(sizeof(struct virtio_balloon_hp_config) != 40);
+QEMU_BUILD_BUG_ON(sizeof(struct virtio_balloon_hp_config) != 56);
 QEMU_BUILD_BUG_ON(sizeof(struct virtio_balloon_hp_node) != 16);
 QEMU_BUILD_BUG_ON(VIRTIO_BALLOON_HP_DEVICE_ID != VIRTIO_ID_MEMORY_BALLOON);
 
@@ -50,7 +50,7 @@ static void vbhp_get_config(VirtIODevice *vdev, uint8_t *data)
 {
     VirtIOBalloonHP *s = VIRTIO_BALLOON_HP(vdev);
     struct virtio_balloon_hp_config config = {
-        .requested = cpu_to_le64(s->requested),
+        .requested = cpu_to_le64(vbhp_requested(s)),
         .actual = cpu_to_le64(s->actual),
         .preferred = cpu_to_le64(s->preferred),
         .unit = cpu_to_le64(s->unit),
@@ -58,6 +58,7 @@ static void vbhp_get_config(VirtIODevice *vdev, uint8_t *data)
         .nr_nodes = cpu_to_le32(s->nr_nodes),
     };
 
+    vbhp_guest_get_config(s, &config);
     memcpy(data, &config, sizeof(config));
     vbhp_nodes_get_config(s, (void *)(data + sizeof(config)));
 }
@@ -104,7 +105,9 @@ static void vbhp_reset(VirtIODevice *vdev)
 
     vbhp_queue_abandon(s, VIRTIO_BALLOON_HP_VQ_MAX);
     s->settle_wanted = false;
+    vbhp_session_end(s);
     vbhp_stats_reset(s);
+    vbhp_guest_reset(s);
     vbhp_state_reset(s);
 }
 
@@ -230,6 +233,7 @@ static void vbhp_device_realize(DeviceState *dev, Error **errp)
                 s->nr_nodes * sizeof(struct virtio_balloon_hp_node));
     vbhp_state_realize(s);
     vbhp_migrate_realize(s);
+    vbhp_session_realize(s);
     s->preferred = vbhp_preferred_range(s);
     s->max_ranges = vbhp_max_ranges();
     vbhp_memory_realize(s);
@@ -242,6 +246,7 @@ static void vbhp_device_unrealize(DeviceState *dev)
     VirtIOBalloonHP *s = VIRTIO_BALLOON_HP(dev);
 
     vbhp_queue_abandon(s, VIRTIO_BALLOON_HP_VQ_MAX);
+    vbhp_session_unrealize(s);
     vbhp_stats_unrealize(s);
     vbhp_memory_unrealize(s);
     vbhp_queue_unrealize(s);
@@ -273,6 +278,7 @@ static const char *const vbhp_type_name[VBHP_NR_TYPE] = {
     [VIRTIO_BALLOON_HP_REQ_INFLATE] = "inflate",
     [VIRTIO_BALLOON_HP_REQ_DEFLATE] = "deflate",
     [VIRTIO_BALLOON_HP_REQ_REPORT] = "report",
+    [VIRTIO_BALLOON_HP_REQ_STATE] = "state",
 };
 
 static bool vbhp_visit_type(Visitor *v, VbhpCounters *c, unsigned type,
@@ -337,9 +343,12 @@ static void vbhp_instance_init(Object *obj)
     VirtIOBalloonHP *s = VIRTIO_BALLOON_HP(obj);
 
     vbhp_stats_instance_init(obj);
+    vbhp_guest_instance_init(obj);
+    vbhp_session_instance_init(obj);
     vbhp_nodes_instance_init(obj);
     vbhp_memory_instance_init(obj);
     vbhp_provide_instance_init(obj);
+    vbhp_map_instance_init(obj);
     object_property_add(obj, "counters", "what the device has done",
                         vbhp_counters_get, NULL, NULL, NULL);
     object_property_add_uint64_ptr(obj, "requested-size", &s->requested,
@@ -372,6 +381,11 @@ static const Property vbhp_properties[] = {
     /* Targets of NUMA nodes, if the machine has nodes with memory each. */
     DEFINE_PROP_BIT64("node-targets", VirtIOBalloonHP, host_features,
                       VIRTIO_BALLOON_HP_F_NODES, true),
+    /* The driver says how it stands; the device says what it may take. */
+    DEFINE_PROP_BIT64("report-state", VirtIOBalloonHP, host_features,
+                      VIRTIO_BALLOON_HP_F_STATE, true),
+    DEFINE_PROP_BIT64("offer-reclaim", VirtIOBalloonHP, host_features,
+                      VIRTIO_BALLOON_HP_F_RECLAIM, true),
     /* Smallest range, bytes. 0: 2 MiB, or the backing's pages if larger. */
     DEFINE_PROP_SIZE("unit", VirtIOBalloonHP, unit, 0),
 };

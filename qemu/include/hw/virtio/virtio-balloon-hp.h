@@ -26,11 +26,12 @@ OBJECT_DECLARE_SIMPLE_TYPE(VirtIOBalloonHP, VIRTIO_BALLOON_HP)
 
 /* Statuses of the wire header: 0 .. VIRTIO_BALLOON_HP_UNSUPP */
 #define VBHP_NR_STATUS (VIRTIO_BALLOON_HP_UNSUPP + 1)
-/* Request types of the wire header: 1 .. VIRTIO_BALLOON_HP_REQ_REPORT */
-#define VBHP_NR_TYPE (VIRTIO_BALLOON_HP_REQ_REPORT + 1)
+/* Request types of the wire header: 1 .. VIRTIO_BALLOON_HP_REQ_STATE */
+#define VBHP_NR_TYPE (VIRTIO_BALLOON_HP_REQ_STATE + 1)
 /* Traditional statistics have tags 0 .. VBHP_STAT_FREE_RANGES - 1 */
 #define VBHP_STAT_FREE_RANGES (VIRTIO_BALLOON_HP_STAT_DIRECT_RECLAIM + 1)
-#define VBHP_NR_STAT (VBHP_STAT_FREE_RANGES + 1)
+#define VBHP_STAT_REFAULTS (VBHP_STAT_FREE_RANGES + 1)
+#define VBHP_NR_STAT (VBHP_STAT_REFAULTS + 1)
 
 typedef struct VbhpBlock VbhpBlock;
 typedef struct VbhpRequest VbhpRequest;
@@ -74,6 +75,29 @@ typedef struct VbhpRefusal {
     int64_t warned;             /* ms of the host's clock, 0: never */
 } VbhpRefusal;
 
+/* What the driver said last of how it stands; zero: nothing yet */
+typedef struct VbhpGuest {
+    int64_t last_update;        /* seconds since the epoch, 0: never */
+    uint16_t stop;              /* VIRTIO_BALLOON_HP_STOP_*, or unknown */
+    uint64_t requested;         /* bytes, target that this is about */
+    uint64_t available;         /* bytes */
+    uint64_t wanted;            /* bytes that the guest wants back */
+    uint32_t reclaim;           /* only in saved state, like cache_floor */
+    uint64_t cache_floor;
+} VbhpGuest;
+
+/* Memory that the guest lends while it is migrated */
+typedef struct VbhpSession {
+    uint32_t lend;              /* what the operator allows: VBHP_LEND_* */
+    uint32_t time;              /* ms that a migration waits at most */
+    bool active;                /* more is asked for than the target */
+    bool waiting;               /* atomic: migration waits for us */
+    uint64_t limit;             /* bytes that may be out while active */
+    uint64_t most;              /* lent, by this migration or the last one */
+    QEMUTimer *timer;           /* ends the waiting */
+    NotifierWithReturn notifier;
+} VbhpSession;
+
 struct VirtIOBalloonHP {
     VirtIODevice parent_obj;
 
@@ -88,6 +112,10 @@ struct VirtIOBalloonHP {
     uint64_t *node_requested;   /* bytes by node, sum is requested; or NULL */
     uint64_t actual;            /* bytes that are out: sum over blocks */
     bool target_is_new;         /* set while waiting for incoming state */
+    uint32_t reclaim;           /* VIRTIO_BALLOON_HP_RECLAIM_* */
+    uint64_t cache_floor;       /* bytes of page cache that stay */
+    VbhpGuest guest;
+    VbhpSession session;
     bool config_pending;        /* tell the driver when the VM runs */
 
     /* [4] requests */
