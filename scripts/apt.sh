@@ -11,7 +11,7 @@
 # Installed for every command: build QEMU, a kernel module, an initrd, run them.
 HPB_PACKAGES_BUILD="gcc make libc6-dev pkgconf ninja-build python3 python3-venv python3-setuptools
     dpkg-dev patch rsync xz-utils cpio kmod bc flex bison perl
-    libglib2.0-dev libpixman-1-dev libfdt-dev libnuma-dev libhugetlbfs-dev libseccomp-dev zlib1g-dev
+    libglib2.0-dev libjson-glib-dev libcairo2-dev libxml2-dev libvirt-dev libpixman-1-dev libfdt-dev libnuma-dev libhugetlbfs-dev libseccomp-dev zlib1g-dev
     seabios busybox-static"
 # Further ones for ./hpb test.
 HPB_PACKAGES_TEST="sparse shellcheck clang-tidy pyflakes3 python3-pytest python3-docutils

@@ -13,16 +13,23 @@ usage: ./hpb COMMAND
                     (default: helper qemu module initrd, all guest kernels)
   test [SUITE...]   run tests: lint unit kunit qtest e2e spec (default: all)
   bench [NAME...] [--rounds N] [--update]
-                    measure side by side: resize backings library (default:
-                    resize); --update: write it to docs/benchmarks.md
+                    measure side by side: resize backings choosing migration
+                    lending stalls scale library libvirt (default: resize); --update: write to
+                    docs/benchmarks.md
   run [--kernel K] [-- ARGS]
                     boot the test guest with a console; ARGS go to QEMU
                     (leave with Ctrl-A X)
   env [--kernel K]  print HPB_QEMU, HPB_KERNEL, HPB_INITRD, HPB_MODULE
+  install [--prefix DIR]
+                    put QEMU with the device, hpbctl and the helper library
+                    below DIR (default: /usr/local); DESTDIR is heeded
+  uninstall [--prefix DIR]
+                    remove them again
   clean [--cache]   remove build outputs; --cache: downloads and QEMU too
   help              this text
 
-K is a guest kernel series: $HPB_KERNELS (default ${HPB_KERNELS%% *}).
+K is a guest kernel series: $HPB_KERNELS (default ${HPB_KERNELS%% *}), or
+$HPB_PATCHED, built with guest/linux/patches.
 
 Settings (environment):
   HPB_QEMU_SRC=DIR  build this QEMU $HPB_QEMU_SERIES.x tree instead of Debian's
@@ -121,8 +128,16 @@ cmd_demo() {
 }
 
 cmd_bench() {
-    prepare "${HPB_KERNELS%% *}"
-    export HPB_KERNEL HPB_INITRD
+    local -a kernels=("${HPB_KERNELS%% *}")
+    # Only what is measured with it is worth building a kernel.
+    [[ " $* " != *" choosing "* ]] || kernels+=("$HPB_PATCHED")
+    prepare "${kernels[@]}"
+    if [[ " $* " == *" libvirt "* ]]; then
+        take_lock
+        # shellcheck disable=SC2086 # a list of words
+        need_packages $HPB_PACKAGES_TEST
+        drop_lock
+    fi
     harness "$HPB_TOP/bench/bench.py" --out "$HPB_BUILD/bench" "$@"
 }
 

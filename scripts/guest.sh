@@ -3,7 +3,7 @@
 #
 # The guest side: our module for a guest kernel, and an initrd that loads it.
 #
-# The initrd is a busybox, the modules, and four small static programs (their
+# The initrd is a busybox, the modules, and small static programs (their
 # sources are in tests/e2e/guest). A Debian root file system was rejected for
 # this purpose: it takes longer to build and to boot, and its services touch
 # memory while we measure.
@@ -46,7 +46,7 @@ build_module() {
 compile_guest_programs() {
     local program
     mkdir -p "$HPB_BUILD/guest"
-    for program in touch pattern agent kexec; do
+    for program in touch pattern agent kexec blocks pollute stall; do
         gcc -std=gnu11 -D_GNU_SOURCE -O2 -Wall -Wextra -Werror -static -o "$HPB_BUILD/guest/hpb-$program" \
             "$HPB_TOP/tests/e2e/guest/$program.c"
     done

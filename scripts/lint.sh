@@ -82,6 +82,18 @@ patches_apply() {
     done
 }
 
+# kernel_patches_apply: as git-am-able mails, in order, to the kernel they are for; and checkpatch likes them.
+kernel_patches_apply() {
+    local file tree=$HPB_BUILD/lint-kernel-patches
+    rm -rf "$tree"
+    copy_kernel_files "$tree" && apply_kernel_patches "$tree" || return 1
+    rm -rf "$tree"
+    for file in "$HPB_TOP"/guest/linux/patches/*.patch; do
+        git mailinfo /dev/null /dev/null <"$file" | grep -q '^Subject: .*: ' || { echo "$file: not a mail with a subject 'area: what'"; return 1; }
+        (cd "$KERNEL_SOURCE" && perl scripts/checkpatch.pl --no-tree --no-summary --terse -q --ignore NO_AUTHOR_SIGN_OFF "$file") || return 1
+    done
+}
+
 # module_warnings SERIES: W=1 and sparse, all warnings are errors.
 module_warnings() {
     local dir kdir log=$HPB_BUILD/logs/lint-module-$1.log
@@ -125,6 +137,7 @@ run_lint() {
     check "checkpatch (QEMU) of helper" qemu_checkpatch "" helper
     check "checkpatch (QEMU) of tests/qtest and tests/unit" qemu_checkpatch "" tests/qtest tests/unit
     check "qemu/patches apply without fuzz and are git-am-able" patches_apply
+    check "guest/linux/patches apply and pass checkpatch" kernel_patches_apply
     for series in $HPB_KERNELS; do
         check "module builds for $series with W=1 and sparse, without a warning" module_warnings "$series"
     done

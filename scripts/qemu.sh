@@ -118,7 +118,7 @@ reconfigure_qemu() {
 configure_qemu() {
     local args=(--target-list=x86_64-softmmu --without-default-features --enable-kvm --enable-tcg
         --enable-numa --enable-tools --enable-fdt=system --enable-seccomp --enable-trace-backends=log
-        --disable-install-blobs --disable-download --disable-docs --python=/usr/bin/python3
+        --enable-vhost-user --enable-vhost-user-blk-server --disable-install-blobs --disable-download --disable-docs --python=/usr/bin/python3
         --firmwarepath="$QEMU_FIRMWARE:/usr/share/qemu:/usr/share/seabios")
     if [ "$1" = asan ]; then
         args+=(--enable-asan --enable-ubsan --extra-cflags=-g1 --disable-debug-info)
@@ -154,15 +154,16 @@ qtest_targets() {
     find "$HPB_TOP/tests/qtest" -maxdepth 1 -name '*-test.c' -printf 'tests/qtest/%f\n' 2>/dev/null | sed 's/\.c$//' | sort
 }
 
-# compile_qemu FLAVOUR [NINJA-TARGET...]; qemu-img is for tests with snapshots.
+# compile_qemu FLAVOUR [NINJA-TARGET...]; the tools are for tests, with snapshots and with vhost-user.
 compile_qemu() {
     local flavour=$1
     shift
     update_qemu_tree
     configure_qemu "$flavour"
-    ninja -j "$HPB_JOBS" -C "$QEMU_BUILD" qemu-system-x86_64 qemu-img "$@"
+    ninja -j "$HPB_JOBS" -C "$QEMU_BUILD" qemu-system-x86_64 qemu-img storage-daemon/qemu-storage-daemon "$@"
     assemble_firmware
     install_if_changed "$QEMU_BUILD/qemu-img" "$(dirname "$HPB_QEMU")/qemu-img"
+    install_if_changed "$QEMU_BUILD/storage-daemon/qemu-storage-daemon" "$(dirname "$HPB_QEMU")/qemu-storage-daemon"
     install_if_changed "$QEMU_BUILD/qemu-system-x86_64" "$HPB_QEMU"
 }
 

@@ -105,7 +105,7 @@ kernel_dir() { printf '%s\n' "$HPB_CACHE/kernels/$1"; }
 
 # check_kernel SERIES: usage error unless hpb knows the series.
 check_kernel() {
-    [[ " $HPB_KERNELS " == *" $1 "* ]] || usage_error "unknown guest kernel '$1' (there are: $HPB_KERNELS)"
+    [[ " $HPB_KERNELS $HPB_PATCHED " == *" $1 "* ]] || usage_error "unknown guest kernel '$1' (there are: $HPB_KERNELS $HPB_PATCHED)"
 }
 
 # dependency_of PACKAGE PATTERN: first dependency whose name matches.
@@ -155,6 +155,10 @@ adjust_kernel_headers() {
 
 # need_kernel SERIES: set KERNEL_DIR, which then has vmlinuz, kdir, abi, root/.
 need_kernel() {
+    if [ "$1" = "$HPB_PATCHED" ]; then
+        need_patched_kernel
+        return 0
+    fi
     KERNEL_DIR=$(kernel_dir "$1")
     [ -f "$KERNEL_DIR/.hpb-stamp" ] && [ "$(cat "$KERNEL_DIR/.hpb-stamp")" = "kernel $1 $KERNEL_DIR 2" ] && return 0
     apt_lists

@@ -35,7 +35,7 @@ raise_huge_pages() {
     HPB_RAISED=$(($(<$file) - before))
     trap 'exit 130' INT TERM HUP
     # shellcheck disable=SC2064 # now, not then
-    trap "echo \$((\$(<$file) - $HPB_RAISED)) >$file" EXIT
+    trap "left=\$((\$(<$file) - $HPB_RAISED)); echo \$((left > 0 ? left : 0)) >$file" EXIT
 }
 
 suite_lint() {
@@ -116,7 +116,7 @@ suite_qtest() {
 # suite_e2e: real guests.
 suite_e2e() {
     # shellcheck disable=SC2086 # a list of words
-    prepare $HPB_KERNELS
+    prepare $HPB_KERNELS "$HPB_PATCHED"
     rm -rf "$HPB_BUILD/e2e"
     raise_huge_pages 600
     say "==> e2e (real guests; several minutes)"
