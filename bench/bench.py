@@ -4,6 +4,12 @@
 
   resize     shrink and grow, the traditional balloon and this one in turns
   backings   what the host has of a guest before, ballooned, grown back and used again
+  choosing   guests in pieces, full of page cache, and with a kernel that clears what it allocates
+  migration  live migration of guests that do not need all their memory, in turns
+  lending    live migration of guests that lend what they do not need, in turns
+  libvirt    virsh setmem of both balloons, by one libvirtd, in turns
+  stalls     how long a program waits for its memory while the guest moves and grows
+  scale      a guest of a terabyte: start, inflate, migration setup
   library    the helper library beside the bare system calls
 
 A measurement returns a Report. All are written as JSON; with --update their
@@ -22,14 +28,27 @@ import time
 from pathlib import Path
 
 import backings
+import choosing
+import lending
 import library
+import libvirt
+import migration
 import resize
+import scale
+import stalls
 from report import Report, update
 from hpbtest import settings
 from hpbtest.balloon import BalloonError
+from hpbtest.console import ConsoleError
 from hpbtest.guest import GuestError
+from hpbtest.libvirt import LibvirtError
+from hpbtest.migrate import MigrationError
+from hpbtest.qmp import QmpError
+from hpbtest.scripted import ScriptedError
 
-MEASUREMENTS = {"resize": resize.run, "backings": backings.run, "library": library.run}
+MEASUREMENTS = {"resize": resize.run, "backings": backings.run, "choosing": choosing.run, "migration": migration.run,
+                "lending": lending.run, "stalls": stalls.run, "scale": scale.run, "library": library.run,
+                "libvirt": libvirt.run}
 
 
 def main() -> int:
@@ -48,7 +67,7 @@ def main() -> int:
     for name in options.names or ["resize"]:
         try:
             result: Report = MEASUREMENTS[name](options.rounds)
-        except (GuestError, BalloonError) as error:
+        except (GuestError, BalloonError, ConsoleError, LibvirtError, MigrationError, QmpError, ScriptedError) as error:
             print(f"bench: {name} failed: {error}", file=sys.stderr)
             return 1
         print(f"\n{result.text}")

@@ -1,0 +1,253 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What guests give up that have little free in one piece, in turns (A B A B ...).
+
+fragmented  4 GiB, filled with pages of 4 KiB of which every second is free again; asked for 1900 MiB.
+            Half of every block has to be moved elsewhere, or the host's huge pages be broken.
+page cache  4 GiB, 2.5 GiB of them clean page cache of files on ext4; asked down to 1 GiB.
+zeroing     3.5 GiB used and freed, asked down to 1 GiB, by a kernel that clears what it allocates
+            (init_on_alloc=1), beside the time in which the guest's programs get as much memory;
+            and by one with the patches of guest/linux/patches, with clearing and without.
+
+give back   one block of 2 MiB, as often as STEPS, from the request until the guest's allocator has it
+            (by the guest's own trace), and from the command until the monitor shows it.
+
+The guest keeps what it needs: each measurement ends with a look at contents, swap, writes and kills.
+"""
+from __future__ import annotations
+
+import dataclasses
+import re
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from hpbtest import hostmem, settings
+from hpbtest.balloon import RESIZE_SECONDS, BalloonError, actual, driver_status, resize, set_target
+from hpbtest.disk import MOUNT, READ_ALL, Disk
+from hpbtest.guest import MIB, OURS, STOCK, Guest, balloon_device
+from hpbtest.inguest import fragment, meminfo, vmstat
+from report import Report, table
+
+SIZE = 4096
+ASK = 1900
+CACHE = 2560
+SMALL = 1024
+TOUCH = 3584
+FRAGMENT = 3300
+PATCHED = "6.12-hpb"
+TRACING = "/sys/kernel/tracing"
+STEPS = 50
+# Between two looks at the size: fine against 50 ms.
+POLL = 0.0005
+
+
+@dataclasses.dataclass
+class Fragmented:
+    """Seconds; bytes. moved and cheapest are our driver's own count."""
+    first: float
+    shrink: float
+    again: float
+    rss_over: int
+    whole: float
+    moved: int
+    cheapest: int
+
+
+@dataclasses.dataclass
+class Cached:
+    """Seconds; how many pages or kills; whether the files read back right."""
+    shrink: float
+    swapped: int
+    written_kib: int
+    killed: int
+    right: bool
+
+
+@dataclasses.dataclass
+class Zeroing:
+    """Seconds."""
+    shrink: float
+    programs: float
+
+
+def shrink_watched(guest: Guest, size: int) -> tuple[float, float]:
+    """Go to a size in bytes. Seconds until the host has the first memory, and all of it."""
+    full = actual(guest)
+    start = time.perf_counter()
+    set_target(guest, size)
+    first = 0.0
+    while (now := actual(guest)) != size:
+        passed = time.perf_counter() - start
+        if now < full and not first:
+            first = passed
+        if passed > RESIZE_SECONDS:
+            raise BalloonError(f"guest {guest.name} is at {now // MIB} MiB {passed:.0f} s after it was asked to go to {size // MIB} MiB")
+        time.sleep(POLL)
+    whole = time.perf_counter() - start
+    return first or whole, whole
+
+
+def fragmented(driver: str, name: str) -> Fragmented:
+    """One guest in pieces."""
+    with Guest(name, memory=SIZE, devices=balloon_device(driver), append="init_on_alloc=0 hpb.pattern=16") as guest:
+        fragment(guest, FRAGMENT)
+        guest.run("killall -STOP hpb-pattern")
+        before = hostmem.process(guest.pid)
+        target = (SIZE - ASK) * MIB
+        first, shrink = shrink_watched(guest, target)
+        after = hostmem.process(guest.pid)
+        status = driver_status(guest) if driver == OURS else {"moved_bytes": "0", "moved_bytes_cheapest": "0"}
+        # Of what the host held in huge pages, what has not been given up.
+        outside = before.anon_huge - (before.rss - after.rss)
+        resize(guest, SIZE * MIB)
+        again = resize(guest, target)
+        guest.run("killall -CONT hpb-pattern")
+        guest.console.wait_pattern(more=1, passes=1)
+        return Fragmented(first, shrink, again, after.rss - target, min(after.anon_huge / outside, 1.0),
+                          int(status["moved_bytes"]), int(status["moved_bytes_cheapest"]))
+
+
+def cached(driver: str, name: str, disk: Disk) -> Cached:
+    """One guest full of files."""
+    with Guest(name, memory=SIZE, devices=balloon_device(driver) + disk.args(), append="init_on_alloc=0") as guest:
+        guest.run(MOUNT)
+        guest.run(READ_ALL, timeout=300)
+        if meminfo(guest, "Cached") < CACHE * MIB:
+            raise BalloonError(f"guest {guest.name} has {meminfo(guest, 'Cached') // MIB} MiB of page cache, less than the {CACHE} MiB it read")
+        before = vmstat(guest)
+        shrink = resize(guest, SMALL * MIB)
+        after = vmstat(guest)
+        right = all(guest.run(f"md5sum /mnt/{file}", timeout=120).output.split()[0] == md5 for file, md5 in disk.files.items())
+        return Cached(shrink, after["pswpout"] - before["pswpout"], after["pgpgout"] - before["pgpgout"],
+                      after["oom_kill"] - before["oom_kill"], right)
+
+
+def zeroing(driver: str, name: str, series: str = settings.DEFAULT_KERNEL, clear: int = 1) -> Zeroing:
+    """One guest whose kernel clears memory when it is allocated, or does not."""
+    with Guest(name, series=series, memory=SIZE, devices=balloon_device(driver), append=f"init_on_alloc={clear} hpb.touch={TOUCH}") as guest:
+        start = time.perf_counter()
+        guest.run(f"hpb-touch {SIZE - SMALL}")
+        programs = time.perf_counter() - start
+        return Zeroing(resize(guest, SMALL * MIB), programs)
+
+
+@dataclasses.dataclass
+class GiveBack:
+    """Seconds, medians of STEPS; by our driver's trace, and as the host sees it."""
+    guest: float
+    shrink: float
+
+
+def trace_times(text: str) -> list[float]:
+    """Seconds from each deflate request to the return of its blocks, from the guest's trace."""
+    times, start = [], None
+    for line in text.splitlines():
+        match = re.match(r".* ([0-9.]+): (hpb_request|hpb_returned): (.*)$", line)
+        if match and match[2] == "hpb_request" and " type=2 " in match[3]:
+            start = float(match[1])
+        elif match and match[2] == "hpb_returned" and start is not None:
+            times.append(float(match[1]) - start)
+            start = None
+    return times
+
+
+def give_back(driver: str, name: str) -> GiveBack:
+    """One guest that gets a block at a time."""
+    with Guest(name, memory=SIZE, devices=balloon_device(driver), append="init_on_alloc=0") as guest:
+        resize(guest, SMALL * MIB)
+        if driver == OURS:
+            guest.run(f"echo 1 >{TRACING}/events/virtio_balloon_hp/enable")
+        seen = [resize(guest, (SMALL + 2 * step) * MIB) for step in range(1, STEPS + 1)]
+        inside = trace_times(guest.run(f"cat {TRACING}/trace").output) if driver == OURS else [0.0]
+        if driver == OURS and len(inside) != STEPS:
+            raise BalloonError(f"guest {guest.name} has {len(inside)} deflates in its trace, not {STEPS}")
+        return GiveBack(statistics.median(inside), statistics.median(seen))
+
+
+Runs = dict[str, list[Any]]
+
+
+def middle(runs: list[Any], field: str) -> float:
+    """The median of a field."""
+    return statistics.median(getattr(run, field) for run in runs)
+
+
+def spread(runs: list[Any], field: str) -> list[str]:
+    """Median, minimum and maximum of seconds, in milliseconds."""
+    values = [getattr(run, field) * 1000 for run in runs]
+    return [f"{value:.1f}" for value in (statistics.median(values), min(values), max(values))]
+
+
+def reached(pieces: Runs, files: Runs, zero: Runs, patched: Runs, without: Runs, back: Runs) -> list[tuple[str, str, float, float]]:
+    """Name, relation, target, value."""
+    def ratio(runs: Runs, field: str) -> float:
+        return middle(runs[OURS], field) / middle(runs[STOCK], field)
+    ours = pieces[OURS]
+    return [
+        ("fragmented: first shrink, of stock's time", "<=", 1.5, ratio(pieces, "shrink")),
+        ("fragmented: second shrink, times faster", ">=", 50, 1 / ratio(pieces, "again")),
+        ("fragmented: moved, of the cheapest choice", "<=", 1.1, max(run.moved / run.cheapest for run in ours)),
+        ("fragmented: host RSS over the target, MiB", "<=", 150, max(run.rss_over for run in ours) / MIB),
+        ("fragmented: huge pages whole outside, %", ">=", 95, 100 * min(run.whole for run in ours)),
+        ("fragmented: first memory, ms", "<=", 50, 1000 * middle(ours, "first")),
+        ("page cache: shrink, of stock's time", "<", 1, ratio(files, "shrink")),
+        ("page cache: swapped pages", "<=", 0, max(run.swapped for run in files[OURS])),
+        ("page cache: written, KiB", "<=", 0, max(run.written_kib for run in files[OURS])),
+        ("page cache: kills", "<=", 0, max(run.killed for run in files[OURS])),
+        ("page cache: files wrong afterwards", "<=", 0, sum(not run.right for run in files[OURS])),
+        ("zeroing: shrink, of programs' time", "<=", 1.05, middle(zero[OURS], "shrink") / middle(zero[OURS], "programs")),
+        ("zeroing, patched: of the time without", "<=", 1.05, middle(patched[OURS], "shrink") / middle(without[OURS], "shrink")),
+        ("2 MiB given back, in the guest, ms", "<=", 1, 1000 * middle(back[OURS], "guest")),
+    ]
+
+
+def is_met(relation: str, target: float, value: float) -> bool:
+    """Does a value keep to its target?"""
+    return {"<=": value <= target, ">=": value >= target, "<": value < target}[relation]
+
+
+def in_turns(rounds: int, directory: Path) -> dict[str, Runs]:
+    """All guests."""
+    disk = Disk(directory, CACHE)
+    cases = {"fragmented": fragmented, "page cache": lambda driver, name: cached(driver, name, disk), "zeroing": zeroing,
+             "zeroing, patched": lambda driver, name: zeroing(driver, name, PATCHED, 1),
+             "none, patched": lambda driver, name: zeroing(driver, name, PATCHED, 0),
+             "give back": give_back}
+    runs: dict[str, Runs] = {case: {STOCK: [], OURS: []} for case in cases}
+    for number in range(rounds):
+        for case, measure in cases.items():
+            for driver in (STOCK, OURS):
+                one = measure(driver, f"bench-choosing-{case.replace(', ', '-').replace(' ', '-')}-{driver}-{number}")
+                runs[case][driver].append(one)
+                print(f"round {number + 1}/{rounds} {case:<16} {driver:<20} shrink {one.shrink * 1000:8.1f} ms", flush=True)
+    return runs
+
+
+def run(rounds: int) -> Report:
+    """All rounds, as a report."""
+    with tempfile.TemporaryDirectory(prefix="hpb-choosing-", dir="/var/tmp") as directory:
+        runs = in_turns(rounds, Path(directory))
+    rows = [(title, case, field, driver) for title, case, field in (
+        ("fragmented: first memory", "fragmented", "first"), ("fragmented: first shrink", "fragmented", "shrink"),
+        ("fragmented: second shrink", "fragmented", "again"), ("page cache: shrink", "page cache", "shrink"),
+        ("zeroing: shrink", "zeroing", "shrink"), ("zeroing: as much for programs", "zeroing", "programs"),
+        ("zeroing, patched kernel: shrink", "zeroing, patched", "shrink"), ("no zeroing, patched kernel: shrink", "none, patched", "shrink"),
+        ("2 MiB given back, by the monitor", "give back", "shrink")) for driver in (STOCK, OURS)]
+    kept = [["fragmented: huge pages whole outside, %", *(f"{100 * middle(runs['fragmented'][d], 'whole'):.1f}" for d in (STOCK, OURS))],
+            ["fragmented: host RSS over the target, MiB", *(f"{middle(runs['fragmented'][d], 'rss_over') / MIB:.0f}" for d in (STOCK, OURS))]]
+    targets = [{"name": name, "relation": relation, "target": target, "value": value, "met": is_met(relation, target, value)}
+               for name, relation, target, value in reached(*runs.values())]
+    text = "\n\n".join([
+        table(["milliseconds", "device", "median", "min", "max"],
+              [[title, driver.removesuffix("-pci"), *spread(runs[case][driver], field)] for title, case, field, driver in rows]),
+        table(["", "virtio-balloon", "virtio-balloon-hp"], kept),
+        table(["", "measured", "target", ""],
+              [[str(t["name"]), f"{t['value']:.2f}", f"{t['relation']} {t['target']:g}", "met" if t["met"] else "MISSED"] for t in targets]),
+        f"{rounds} rounds, accelerator {settings.accel()}. Guests of {SIZE // 1024} GiB. Fragmented: {FRAGMENT} MiB of pages of 4 KiB, every second freed, asked for "
+        f"{ASK} MiB.\nPage cache: {CACHE} MiB of files on ext4, read once, asked down to {SMALL // 1024} GiB. Zeroing: `init_on_alloc=1`, {TOUCH} MiB used before, asked "
+        f"down to {SMALL // 1024} GiB,\nbeside a program that fills {SIZE - SMALL} MiB in huge pages; elsewhere `init_on_alloc=0`."])
+    return Report(text, {"accel": settings.accel(), "targets": targets,
+                         "runs": {case: {driver: [dataclasses.asdict(one) for one in found] for driver, found in by_driver.items()}
+                                  for case, by_driver in runs.items()}})

@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Live migration of guests that do not need all their memory, in turns (A B A B ...).
+
+Over a unix socket without a limit, both QEMUs on this host. The guest keeps some
+memory under hpb-pattern, which is stopped meanwhile, so that the guest is idle,
+and afterwards checks every byte on the destination.
+
+Three groups. "idle": a guest that has just booted and been shrunk, beside one that
+never had more. "used": it had filled its memory before, so that the host holds what
+is left. "untouched": no balloon at all. QEMU without our patches reads what was
+never populated, so that is what the traditional balloon is measured with; what it
+would be with them is a row of its own.
+
+Where the host is itself a virtual machine, memory that it has not used for a while has to
+be fetched from its own host, at ten times the cost of everything that is measured
+here. So right before each migration the host uses and frees what the destination may need.
+"""
+from __future__ import annotations
+
+import dataclasses
+import mmap
+import os
+import statistics
+from pathlib import Path
+from typing import Any
+
+from hpbtest import hostmem, settings
+from hpbtest.balloon import resize
+from hpbtest.guest import MIB, OURS, STOCK, Guest, balloon_device
+from hpbtest.migrate import migrate
+from report import Report, table
+
+BIG = 4096
+SMALL = 1024
+PATTERN = 64
+FILL_BIG = 3584    # nearly all that a guest of BIG MiB has
+FILL_SMALL = 500   # of what a guest of SMALL MiB has, beside the pattern
+WARM = 2048        # more than any destination here gets
+HUGE = 2 * MIB
+NO_SKIP = ("-global", "migration.skip-unpopulated=off")
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A guest to be migrated."""
+    group: str
+    name: str
+    driver: str | None
+    memory: int = BIG
+    args: tuple[str, ...] = ()
+
+    @property
+    def used(self) -> bool:
+        """Has it filled its memory before?"""
+        return self.group == "used"
+
+
+CASES = [case for group in ("idle", "used") for case in (
+    Case(group, "virtio-balloon", STOCK, args=NO_SKIP),
+    Case(group, "virtio-balloon-hp", OURS),
+    Case(group, "booted with 1 GiB", None, memory=SMALL),
+)] + [
+    Case("idle", "virtio-balloon, skip on", STOCK),
+    Case("untouched", "skip off", None, args=NO_SKIP),
+    Case("untouched", "skip on", None),
+]
+
+
+@dataclasses.dataclass
+class Sample:
+    """One migration: milliseconds, bytes, pages, seconds."""
+    total: float
+    downtime: float
+    setup: float
+    sent: int
+    zero: int
+    cpu: float
+    growth: int
+
+
+# What is compared: title, group, cases and field (a ratio if there are two cases), relation, limit.
+TARGETS: list[tuple[str, str, tuple[str, ...], str, str, float]] = [
+    ("idle: times faster than stock", "idle", ("virtio-balloon", "virtio-balloon-hp"), "total", ">=", 5),
+    ("idle: times the total of -m 1G", "idle", ("virtio-balloon-hp", "booted with 1 GiB"), "total", "<=", 1.25),
+    ("idle: zero pages", "idle", ("virtio-balloon-hp",), "zero", "<=", 30000),
+    ("idle: source grows, MiB", "idle", ("virtio-balloon-hp",), "growth", "<=", 1),
+    ("used: times the total of -m 1G", "used", ("virtio-balloon-hp", "booted with 1 GiB"), "total", "<=", 1.25),
+    ("used: source grows, MiB", "used", ("virtio-balloon-hp",), "growth", "<=", 1),
+    ("untouched: times faster with the skip", "untouched", ("skip off", "skip on"), "total", ">=", 1.7),
+    ("untouched: zero pages", "untouched", ("skip on",), "zero", "<=", 30000),
+]
+
+
+def cpu_seconds(guest: Guest) -> float:
+    """Processor time of a QEMU so far, of all its threads."""
+    fields = Path(f"/proc/{guest.pid}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def warm_host() -> None:
+    """Have the host own memory that it can hand out at once."""
+    with mmap.mmap(-1, WARM * MIB, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
+        memory.madvise(mmap.MADV_HUGEPAGE)
+        for offset in range(0, WARM * MIB, mmap.PAGESIZE):
+            memory[offset] = 1
+
+
+def measure(case: Case, number: int) -> Sample:
+    """Boot, make it small, migrate, check the contents."""
+    name = f"bench-migration-{CASES.index(case)}-{number}"
+    options: dict[str, Any] = {"memory": case.memory, "args": list(case.args),
+                               "devices": balloon_device(case.driver) if case.driver else []}
+    fill = f" hpb.touch={FILL_BIG}" if case.used and case.memory == BIG else ""
+    source = Guest(name, append=f"init_on_alloc=0 hpb.pattern={PATTERN}{fill}", **options)
+    destination = Guest(f"{name}-to", incoming=True, **options)
+    with source, destination:
+        if case.driver:
+            resize(source, SMALL * MIB)
+        if case.used:
+            source.run(f"hpb-touch {FILL_SMALL}")
+        source.console.wait_pattern(more=1, passes=1)
+        source.run("killall -STOP hpb-pattern")
+        warm_host()
+        held = hostmem.forget_peak(source.pid)
+        cpu = cpu_seconds(source) + cpu_seconds(destination)
+        info = migrate(source, destination)
+        cpu = cpu_seconds(source) + cpu_seconds(destination) - cpu
+        growth = hostmem.peak(source.pid) - held
+        destination.run("killall -CONT hpb-pattern")
+        destination.console.wait_pattern(more=1, passes=1)
+    ram = info["ram"]
+    return Sample(info["total-time"], info["downtime"], info["setup-time"], ram["transferred"], ram["duplicate"], cpu, growth)
+
+
+Runs = dict[tuple[str, str], list[Sample]]
+
+
+def median(runs: Runs, group: str, case: str, field: str) -> float:
+    """Of all rounds."""
+    return statistics.median(getattr(sample, field) for sample in runs[group, case])
+
+
+def reached(runs: Runs) -> list[dict[str, Any]]:
+    """Targets and what was measured."""
+    found = []
+    for title, group, cases, field, relation, limit in TARGETS:
+        value = median(runs, group, cases[0], field)
+        if len(cases) == 2:
+            value /= median(runs, group, cases[1], field)
+        elif field == "growth":
+            value /= MIB
+        met = value >= limit if relation == ">=" else value <= limit
+        found.append({"name": title, "value": value, "relation": relation, "target": limit, "met": met})
+    return found
+
+
+def row(case: Case, samples: list[Sample]) -> list[str]:
+    """A line of the table."""
+    def middle(field: str) -> float:
+        return statistics.median(getattr(sample, field) for sample in samples)
+    totals = [sample.total for sample in samples]
+    return [f"{case.group}: {case.name}", f"{middle('total'):.0f}", f"{min(totals):.0f}", f"{max(totals):.0f}", f"{middle('downtime'):.0f}",
+            f"{middle('sent') / MIB:.1f}", f"{middle('zero'):.0f}", f"{middle('cpu'):.2f}", f"{middle('growth') / MIB:.1f}"]
+
+
+def run(rounds: int) -> Report:
+    """All rounds."""
+    runs: Runs = {(case.group, case.name): [] for case in CASES}
+    for number in range(rounds):
+        for case in CASES:
+            one = measure(case, number)
+            runs[case.group, case.name].append(one)
+            print(f"round {number + 1}/{rounds} {case.group + ': ' + case.name:<34} {one.total:6.0f} ms   {one.sent / MIB:7.1f} MiB"
+                  f"   {one.zero:8,} zero pages   {one.cpu:5.2f} s CPU", flush=True)
+    ordered = sorted(CASES, key=lambda case: ("idle", "used", "untouched").index(case.group))
+    met = reached(runs)
+    limit = median(runs, "idle", "virtio-balloon", "total") / median(runs, "idle", "booted with 1 GiB", "total")
+    more = median(runs, "idle", "virtio-balloon-hp", "sent") - median(runs, "idle", "booted with 1 GiB", "sent")
+    text = "\n\n".join([
+        table(["guest", "ms", "min", "max", "downtime", "MiB sent", "zero pages", "CPU s", "source grows MiB"],
+              [row(case, runs[case.group, case.name]) for case in ordered]),
+        table(["", "measured", "target", ""],
+              [[t["name"], f"{t['value']:.2f}" if t["value"] < 100 else f"{t['value']:.0f}", f"{t['relation']} {t['target']:g}",
+                "met" if t["met"] else "MISSED"] for t in met]),
+        f"{rounds} rounds, medians, accelerator {settings.accel()}. Guests of {BIG // 1024} GiB; with a balloon, {(BIG - SMALL) // 1024} GiB of it are out. CPU of both QEMUs, "
+        f"the guest's included.\n\"used\": it has filled {FILL_BIG} MiB before, and {FILL_SMALL} MiB again after it was shrunk. "
+        "`virtio-balloon` and `skip off` are without the patch for memory never populated\n(`-global migration.skip-unpopulated=off`), as QEMU is today.\n"
+        f"A guest booted with {SMALL // 1024} GiB is the limit: idle {limit:.2f} times faster than the traditional balloon. A shrunk guest sends {more / MIB:.1f} MiB more than that one, "
+        "most of it\nthe array of struct page for the memory that is out, which the guest needs to get it back."])
+    return Report(text, {"accel": settings.accel(), "targets": met,
+                         "runs": {f"{group}: {name}": [dataclasses.asdict(sample) for sample in found]
+                                  for (group, name), found in runs.items()}})
