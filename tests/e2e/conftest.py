@@ -2,6 +2,7 @@
 """Fixtures of the end-to-end tests: guests with our balloon, on each guest kernel."""
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any, Callable, Iterator
@@ -11,6 +12,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from hpbtest.guest import OURS, Guest, balloon_device  # noqa: E402
+from hpbtest.libvirt import Domain, Libvirtd, missing  # noqa: E402
 
 KERNELS = ["6.12", "6.1"]
 
@@ -46,4 +48,35 @@ def boot(request: pytest.FixtureRequest) -> Iterator[Callable[..., Guest]]:
         if hasattr(guest, "console"):
             bad += guest.console.pattern.bad
         guest.stop()
+    assert not bad, f"guest memory changed: {bad}"
+
+
+@pytest.fixture(scope="session")
+def daemon() -> Iterator[Libvirtd]:
+    """One libvirtd for all tests with libvirt."""
+    if reason := missing():
+        pytest.skip(reason)
+    with Libvirtd() as one:
+        yield one
+
+
+@pytest.fixture
+def domain(daemon: Libvirtd, request: pytest.FixtureRequest) -> Iterator[Callable[..., Domain]]:
+    """domain(...) starts one; it ends with the test, which fails if the guest's memory has changed."""
+    domains: list[Domain] = []
+    default = daemon
+
+    def start(name: str = "", ready: bool = True, daemon: Libvirtd = default, extra: str = "", **more: Any) -> Domain:
+        name = name or re.sub(r"\W", "-", request.node.name)
+        one = Domain(daemon, name, append=f"hpb.pattern=64 {extra}".strip(), **more)
+        domains.append(one)
+        one.define()
+        if ready:
+            one.start()
+        return one
+
+    yield start
+    bad = [line for one in domains if hasattr(one, "console") for line in one.console.pattern.bad]
+    for one in domains:
+        one.close()
     assert not bad, f"guest memory changed: {bad}"

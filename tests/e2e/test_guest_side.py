@@ -11,6 +11,7 @@ from hpbtest.balloon import actual, counters, qom_path, resize, set_target, wait
 from hpbtest.guest import MIB
 
 IDLE_SECONDS = 5
+PATCHED = "6.12-hpb"  # see scripts/kernel.sh
 
 
 def test_deflate_on_oom_saves_the_guest(boot, series):
@@ -67,13 +68,34 @@ def test_balloon_change_tells_the_last_value(boot):
 
 def test_free_page_reporting(boot, series):
     """free-page-reporting=on: memory that a program frees goes back to the host without any target (DRV-19, DEV-19)."""
-    guest = boot(series, memory=1024, options={"free_page_reporting": "on"}, append="hpb.pattern=64")
-    guest.run("hpb-touch 600")
+    guest = boot(series, memory=4096, options={"free_page_reporting": "on"}, append="hpb.pattern=64")
+    guest.console.wait_pattern(more=1, passes=1)
+    fresh = hostmem.guest_ram(guest.pid, 4096 * MIB).rss
+    guest.run("hpb-touch 3000", timeout=120)
     deadline = time.monotonic() + 60
-    while (rss := hostmem.guest_ram(guest.pid, 1024 * MIB).rss) > 400 * MIB:
+    while (rss := hostmem.guest_ram(guest.pid, 4096 * MIB).rss) > fresh + 150 * MIB:
         assert time.monotonic() < deadline, f"the host still holds {rss // MIB} MiB: {counters(guest)}"
         time.sleep(0.2)
     assert counters(guest)["report"]["requests"] > 0
+    guest.console.wait_pattern(more=1, passes=1)
+
+
+@pytest.mark.parametrize("kernel, how, reports", [("6.12", "init_on_free", True), (PATCHED, "init_on_free", True),
+                                                  (PATCHED, "page_poison", False)])
+def test_reporting_and_contents_of_free_pages(boot, kernel, how, reports):
+    """A kernel that expects zeroes in free pages finds them; one that expects a pattern reports nothing (DRV-19)."""
+    guest = boot(kernel, memory=1024, options={"free_page_reporting": "on"}, append=f"hpb.pattern=32 {how}=1")
+    for _ in range(2):
+        guest.run("hpb-touch -p random 600", timeout=120)
+        deadline = time.monotonic() + 60
+        while reports and counters(guest)["report"]["bytes"] < 400 * MIB:
+            assert time.monotonic() < deadline, f"nothing is reported: {counters(guest)}"
+            time.sleep(0.2)
+    resize(guest, 300 * MIB)
+    resize(guest, 1024 * MIB)
+    guest.run("hpb-touch 600", timeout=120)
+    assert (counters(guest)["report"]["requests"] > 0) == reports
+    assert guest.run("dmesg | grep -ci 'pagealloc: memory corruption'", check=False).output.strip() == "0"
     guest.console.wait_pattern(more=1, passes=1)
 
 

@@ -2,6 +2,8 @@
 """Live migration of guests with a full balloon (DEV-27). Path step [6], and the vmstate."""
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from hpbtest import hostmem
@@ -12,6 +14,7 @@ from hpbtest.qmp import QmpError
 
 SLOW = 32 * MIB  # bytes a second
 PAGE = 4096
+GIB = 1024 * MIB
 NOISE = 16 * MIB
 
 
@@ -101,8 +104,9 @@ def test_destination_with_another_unit_refuses(boot):
 @pytest.mark.parametrize("capabilities", [{}, {"multifd": True}], ids=["precopy", "multifd"])
 def test_what_is_out_is_passed_over(boot, capabilities):
     """Not read, not sent, not faulted in: as many pages are looked at as the small guest has."""
-    source = boot(memory=2048, append="hpb.touch=1700 hpb.pattern=64")
+    source = boot(memory=2048, append="hpb.touch=1600 hpb.pattern=64")
     resize(source, 512 * MIB)
+    source.console.wait_pattern(more=1)  # the driver has done what it does behind a shrink
     rss = hostmem.process(source.pid).rss
     destination = boot(memory=2048, incoming=True)
     info = migrate(source, destination, capabilities=capabilities)["ram"]
@@ -110,17 +114,23 @@ def test_what_is_out_is_passed_over(boot, capabilities):
     # what the guest changes meanwhile is sent again; firmware and display memory count, too
     assert looked_at <= (512 + 160) * MIB // PAGE, info
     assert source.qmp.qom_get(qom_path(), "migration-skipped") == 1536 * MIB
+    assert info["skipped-discarded-bytes"] == 1536 * MIB
+    assert info["skipped-hinted-bytes"] == 0
+    monitor = source.qmp.hmp("info migrate")
+    assert f"skipped discarded: {1536 * 1024} kbytes" in monitor
+    assert "skipped hinted" not in monitor
     assert hostmem.process(source.pid).rss <= rss + NOISE
     destination.console.wait_pattern(more=1, passes=1)
+    # the guest goes on there, with pages that it had not used before, in huge pages of the host
     assert hostmem.process(destination.pid).rss <= rss + NOISE
     resize(destination, 2048 * MIB)
-    assert "TOUCHED 1700" in destination.run("hpb-touch -p random 1700").output
+    assert "TOUCHED 1600" in destination.run("hpb-touch -p random 1600").output
     destination.console.wait_pattern(more=1, passes=1)
 
 
 def test_resizing_a_slow_migration(boot):
     """Down and up while pages are being sent: at once, not when it is over; what goes out is no longer sent."""
-    source = boot(memory=2048, append="hpb.touch=1700 hpb.pattern=64")
+    source = boot(memory=2048, append="hpb.touch=1600 hpb.pattern=64")
     source.run("hpb-touch -p random 1500")
     destination = boot(memory=2048, incoming=True)
     migration = Migration(source, destination, bandwidth=SLOW)
@@ -133,6 +143,9 @@ def test_resizing_a_slow_migration(boot):
     info = migration.finish()["ram"]
     assert source.qmp.qom_get(qom_path(), "migration-skipped") >= 1500 * MIB
     assert info["normal"] <= 1300 * MIB // PAGE, info
+    assert info["skipped-discarded-bytes"] == 0
+    # without what had already been sent when it went out, and with what went out twice
+    assert 1000 * MIB <= info["skipped-hinted-bytes"] <= source.qmp.qom_get(qom_path(), "migration-skipped")
     assert actual(destination) == 900 * MIB
     destination.console.wait_pattern(more=1, passes=1)
     resize(destination, 2048 * MIB)
@@ -164,9 +177,11 @@ def test_reset_while_migrating(boot):
     source = boot(memory=1024, append="hpb.pattern=64")
     resize(source, 400 * MIB)
     destination = boot(memory=1024, incoming=True)
-    migration = Migration(source, destination, bandwidth=SLOW)
+    # a guest boots in seconds or, on a busy host, in a minute: nothing may be over before
+    migration = Migration(source, destination, bandwidth=SLOW // 128)
     migration.wait_active()
     source.reset()
+    assert source.qmp.execute("query-migrate")["status"] == "active"
     migration.finish()
     wait_actual(destination, 400 * MIB)
     destination.console.wait_pattern(more=1, passes=1)
@@ -176,7 +191,7 @@ def test_reset_while_migrating(boot):
 
 def test_file_with_fixed_places(boot, tmp_path):
     """mapped-ram: what is out takes no room in the file."""
-    source = boot(memory=2048, append="hpb.touch=1700 hpb.pattern=64")
+    source = boot(memory=2048, append="hpb.touch=1600 hpb.pattern=64")
     resize(source, 512 * MIB)
     destination = boot(memory=2048, incoming=True)
     for guest in (source, destination):
@@ -198,7 +213,7 @@ def test_file_with_fixed_places(boot, tmp_path):
 
 def test_dump_passes_over_what_is_out(boot, tmp_path):
     """dump-guest-memory: the file has what the guest has."""
-    guest = boot(memory=2048, append="hpb.touch=1700 hpb.pattern=64")
+    guest = boot(memory=2048, append="hpb.touch=1600 hpb.pattern=64")
     resize(guest, 512 * MIB)
     path = tmp_path / "dump"
     guest.qmp.execute("dump-guest-memory", paging=False, protocol=f"file:{path}")
@@ -217,6 +232,8 @@ def test_never_populated_memory_is_left_out(boot, series):
     destination = boot(series, driver=None, memory=4096, incoming=True)
     info = migrate(source, destination)["ram"]
     assert info["duplicate"] <= ZERO_PAGES_MAX, info
+    assert 3 * GIB <= info["skipped-unpopulated-bytes"] < 4 * GIB
+    assert "skipped unpopulated: " in source.qmp.hmp("info migrate")
     assert hostmem.process(source.pid).rss <= rss + 2 * NOISE
     destination.console.wait_pattern(more=1, passes=1)
     assert "TOUCHED 3000" in destination.run("hpb-touch -p random 3000").output
@@ -229,6 +246,9 @@ def test_never_populated_and_out(boot):
     destination = boot(memory=4096, incoming=True)
     info = migrate(source, destination)["ram"]
     assert info["duplicate"] <= ZERO_PAGES_MAX, info
+    # each byte has one reason, so that it is counted once
+    assert info["skipped-discarded-bytes"] == 3 * GIB
+    assert 0 < info["skipped-unpopulated-bytes"] < 1 * GIB
     destination.console.wait_pattern(more=1, passes=1)
     resize(destination, 4096 * MIB)
     assert "TOUCHED 3000" in destination.run("hpb-touch -p random 3000").output
@@ -272,4 +292,33 @@ def test_switched_off(boot):
     args = ["-global", "migration.skip-unpopulated=off"]
     source = boot(driver=None, memory=1024, args=args)
     destination = boot(driver=None, memory=1024, args=args, incoming=True)
-    assert migrate(source, destination)["ram"]["duplicate"] > 800 * MIB // PAGE
+    info = migrate(source, destination)["ram"]
+    assert info["duplicate"] > 800 * MIB // PAGE
+    assert info["skipped-unpopulated-bytes"] == 0
+
+
+def test_beside_other_memory_devices(boot):
+    """A DIMM's memory is the balloon's to take, virtio-mem's is not; all of it moves."""
+    # The smallest first: QEMU 10.0 without qemu/patches/0007 takes others for it when it clears dirty bits, and loses writes.
+    options = {"memory": 1024, "args": ["-m", "1024M,slots=2,maxmem=8G", "-object", "memory-backend-ram,id=d,size=512M",
+                                        "-object", "memory-backend-ram,id=v,size=1G"],
+               "devices": ["-device", "pc-dimm,memdev=d", "-device", "virtio-mem-pci,id=v0,memdev=v,requested-size=256M"]}
+    source = boot(append="hpb.pattern=64 memhp_default_state=online_movable", **options)
+
+    def plugged(guest, size):
+        deadline = time.monotonic() + 60
+        while guest.qmp.qom_get("/machine/peripheral/v0", "size") != size:
+            assert time.monotonic() < deadline, guest.qmp.qom_get("/machine/peripheral/v0", "size")
+            time.sleep(0.05)
+    plugged(source, 256 * MIB)
+    assert actual(source) == 1536 * MIB
+    resize(source, 700 * MIB)
+    destination = boot(incoming=True, **options)
+    migrate(source, destination)
+    destination.console.wait_pattern(more=1, passes=1)
+    assert actual(destination) == 700 * MIB
+    destination.qmp.execute("qom-set", path="/machine/peripheral/v0", property="requested-size", value=512 * MIB)
+    plugged(destination, 512 * MIB)
+    resize(destination, 1536 * MIB)
+    assert "TOUCHED 1000" in destination.run("hpb-touch 1000").output
+    destination.console.wait_pattern(more=1, passes=1)

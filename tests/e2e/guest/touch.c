@@ -27,15 +27,28 @@
 
 enum contents { ZERO, BYTE, RANDOM };
 
+/* New memory is zero, whoever cleared it: the kernel, or the host (init_on_free). */
+static void check_new(const unsigned char *page)
+{
+	uint64_t word;
+
+	memcpy(&word, page + PAGE / 2, sizeof(word));
+	if (!word)
+		return;
+	fputs("hpb-touch: NOT ZERO: new memory has old contents\n", stderr);
+	exit(1);
+}
+
 static void fill(unsigned char *mem, size_t bytes, enum contents contents)
 {
 	uint64_t x = 0x9e3779b97f4a7c15ULL;
 	size_t i, j;
 
 	for (i = 0; i < bytes; i += PAGE) {
+		*(volatile unsigned char *)(mem + i) = 0;
+		check_new(mem + i);
 		switch (contents) {
 		case ZERO:
-			*(volatile unsigned char *)(mem + i) = 0;
 			break;
 		case BYTE:
 			mem[i] = (unsigned char)(i / PAGE) | 1;

@@ -62,6 +62,20 @@ def process(pid: int) -> Mapping:
     return total
 
 
+def peak(pid: int) -> int:
+    """The largest resident size since forget_peak(), or ever."""
+    for line in Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    raise ValueError(f"/proc/{pid}/status has no VmHWM")
+
+
+def forget_peak(pid: int) -> int:
+    """Let the peak start again at the present resident size, which is returned."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5", encoding="utf-8")
+    return peak(pid)
+
+
 def memfd_allocated(pid: int, name: str = "/memfd:") -> int:
     """Bytes that the process's memfds, or other open files of that name, occupy (the resident size does not show holes at once)."""
     total = 0

@@ -4,7 +4,7 @@
 No systemd, nothing of the machine's libvirt is used or changed: the daemon runs
 in session mode as an unprivileged user (nobody, when we are root) with all its
 directories below a temporary one. That user cannot read our caches, so QEMU and
-its firmware are copied, with the wrapper that a domain names as its emulator.
+its firmware are copied to where ./hpb install would have them.
 """
 from __future__ import annotations
 
@@ -112,14 +112,12 @@ class Libvirtd:
             os.chown(below, self._user.pw_uid, self._user.pw_gid, follow_symlinks=False)
 
     def _install_emulator(self) -> Path:
-        target = self.directory("qemu")
-        shutil.copy2(settings.qemu(), target / "qemu-system-x86_64")
-        firmware = next((settings.cache() / "qemu").glob("*/firmware"))
-        shutil.copytree(firmware, target / "firmware")
-        wrapper = target / "qemu-hpb"
-        wrapper.write_text(f'#!/bin/sh\nexec {target}/qemu-system-x86_64 -L {target}/firmware "$@"\n', encoding="utf-8")
-        wrapper.chmod(0o755)
-        return wrapper
+        """As ./hpb install does it."""
+        target = self.directory("emulator")
+        subprocess.run(["bash", "-euc", '. "$HPB_TOP/scripts/install.sh"; install_emulator "$1"', "install", target], check=True,
+                       env={**os.environ, "HPB_TOP": str(settings.top()), "HPB_QEMU": str(settings.qemu()),
+                            "QEMU_FIRMWARE": str(next((settings.cache() / "qemu").glob("*/firmware")))})
+        return target / "bin/qemu-system-x86_64"
 
     def _command(self, args: list[str]) -> list[str]:
         if not self._user:
@@ -169,10 +167,10 @@ class Libvirtd:
             raise LibvirtError(f"virsh {' '.join(args)}: {run.stderr.strip()}")
         return run.stdout
 
-    def popen(self, *args: str) -> subprocess.Popen[str]:
-        """virsh in the background."""
+    def popen(self, *args: str, stdin: int | None = None) -> subprocess.Popen[str]:
+        """virsh in the background; without arguments it reads commands."""
         return subprocess.Popen(self._command(["virsh", "-q", "-c", self.uri, *args]), env=self._environment, cwd=self.root,
-                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+                                stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
     def readable(self, path: Path) -> Path:
         """A copy of a file that the daemon's user can read."""

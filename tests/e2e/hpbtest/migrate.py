@@ -22,6 +22,7 @@ class Migration:
     def __init__(self, source: Guest, destination: Guest, capabilities: dict[str, bool] | None = None, bandwidth: int = UNLIMITED):
         self.source = source
         self.destination = destination
+        self._resumed = False
         flags = {"events": True, **(capabilities or {})}
         for guest in (source, destination):
             guest.qmp.execute("migrate-set-capabilities",
@@ -43,6 +44,12 @@ class Migration:
         self.source.qmp.execute("migrate-set-parameters", max_bandwidth=UNLIMITED, max_postcopy_bandwidth=0)
         self.source.qmp.execute("migrate-start-postcopy")
 
+    def wait_resumed(self, timeout: float = MIGRATION_SECONDS) -> None:
+        """Wait until the guest runs on the destination; with postcopy its memory may still be coming."""
+        if not self._resumed:
+            self.destination.qmp.wait_event("RESUME", timeout)
+            self._resumed = True
+
     def finish(self, timeout: float = MIGRATION_SECONDS) -> dict[str, Any]:
         """Without a limit from now on, to the end; returns query-migrate of the source."""
         self.source.qmp.execute("migrate-set-parameters", max_bandwidth=UNLIMITED)
@@ -53,7 +60,7 @@ class Migration:
         if end["status"] != "completed":
             raise MigrationError(f"migration {end['status']}: {info.get('error-desc', 'QEMU gives no reason')}; "
                                  f"destination said: {self.destination.stderr().strip() or 'nothing'}")
-        self.destination.qmp.wait_event("RESUME", timeout)
+        self.wait_resumed(timeout)
         return info
 
 

@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What is done in a guest, and asked of its kernel, by several tests and measurements."""
+from __future__ import annotations
+
+from .guest import Guest
+
+
+def hold(guest: Guest, arguments: str) -> None:
+    """Run hpb-touch with these arguments; returns when it has all its memory, and leaves it there."""
+    guest.run(f"hpb-touch -k {arguments} >/tmp/touched 2>&1 & until grep -q TOUCHED /tmp/touched; do sleep 0.1; done", timeout=120)
+
+
+def fragment(guest: Guest, mib: int) -> None:
+    """Fill the guest with so many MiB in pages of 4 KiB of which every second is free again, and keep it so."""
+    hold(guest, f"-f {mib}")
+
+
+def meminfo(guest: Guest, field: str) -> int:
+    """A line of the guest's /proc/meminfo, in bytes."""
+    return int(guest.run(f"sed -n 's/^{field}: *\\([0-9]*\\) kB/\\1/p' /proc/meminfo").output) * 1024
+
+
+def vmstat(guest: Guest) -> dict[str, int]:
+    """The guest's /proc/vmstat."""
+    return {name: int(value) for name, value in
+            (line.split() for line in guest.run("cat /proc/vmstat").output.splitlines() if line.strip())}
