@@ -9,6 +9,10 @@ the same name, to which failures point. Prints failures and skips with their
 reason, then exactly "N passed, N failed, N skipped". Exit status 1 if anything
 failed, if a suite left no result, or if no test ran.
 
+NAME-again.xml is what came of the failed tests of NAME.xml when they were
+repeated. What passed then is counted as passed, and printed as unstable with
+what it failed of.
+
 What makes a file a failure by itself: "Bail out!", a plan that was not
 fulfilled, no test in it.
 """
@@ -30,6 +34,7 @@ class Tally:
     """What was found."""
     passed: int = 0
     failed: list[str] = field(default_factory=list)
+    unstable: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
 
     def total(self) -> int:
@@ -95,16 +100,40 @@ def read_tap(text: str, source: str) -> Tally:
     return tally
 
 
+AGAIN = "-again"
+
+
+def junit_cases(path: Path) -> list[tuple[str, xml.etree.ElementTree.Element]]:
+    """Tests of a JUnit file with their names."""
+    return [(f"{case.get('classname', '')}.{case.get('name', '')}".lstrip("."), case)
+            for case in xml.etree.ElementTree.parse(path).getroot().iter("testcase")]
+
+
+def passed_again(path: Path) -> set[str]:
+    """Tests of the JUnit file at path that passed when they were repeated. One may have several entries: test and clean-up."""
+    again = path.with_name(f"{path.stem}{AGAIN}.xml")
+    good: dict[str, bool] = {}
+    for name, case in junit_cases(again) if again.exists() else []:
+        good[name] = good.get(name, True) and not any(c.tag in ("failure", "error", "skipped") for c in case)
+    return {name for name, fine in good.items() if fine}
+
+
 def read_junit(path: Path, source: str) -> Tally:
     """Results of a JUnit file."""
     tally = Tally()
-    for case in xml.etree.ElementTree.parse(path).getroot().iter("testcase"):
-        name = f"{source}: {case.get('classname', '')}.{case.get('name', '')}".replace(": .", ": ")
+    again = passed_again(path)
+    for test, case in junit_cases(path):
+        name = f"{source}: {test}"
         bad = [c for c in case if c.tag in ("failure", "error")]
         skip = case.find("skipped")
         if bad:
             message = (bad[0].get("message") or bad[0].text or "").strip().splitlines()
-            tally.failed.append(f"{name}: {message[0] if message else 'failed'}")
+            text = f"{name}: {message[0] if message else 'failed'}"
+            if test in again:
+                tally.unstable.append(text)
+                tally.passed += 1
+            else:
+                tally.failed.append(text)
         elif skip is not None:
             tally.skipped.append(f"{name}: {skip.get('message') or case.findtext('system-out') or 'no reason given'}")
         else:
@@ -136,7 +165,7 @@ def main(argv: list[str]) -> int:
         return 2
     results, suites = Path(argv[1]), argv[2:]
     sum_up = Tally()
-    files = sorted(p for p in results.iterdir() if p.suffix in (".tap", ".xml"))
+    files = sorted(p for p in results.iterdir() if p.suffix in (".tap", ".xml") and not p.stem.endswith(AGAIN))
     for suite in suites:
         mine = [p for p in files if p.stem == suite or p.stem.startswith(f"{suite}-")]
         if not mine:
@@ -145,9 +174,12 @@ def main(argv: list[str]) -> int:
             one = read_file(path)
             sum_up.passed += one.passed
             sum_up.failed += one.failed
+            sum_up.unstable += one.unstable
             sum_up.skipped += one.skipped
     for text in sum_up.skipped:
         print(f"skipped: {text}")
+    for text in sum_up.unstable:
+        print(f"unstable, passed when repeated: {text}")
     for text in sum_up.failed:
         print(f"FAILED: {text}")
     if sum_up.total() == 0:
