@@ -123,6 +123,9 @@ suite_e2e() {
     local failed=$HPB_BUILD/e2e-cache/v/cache/lastfailed
     # shellcheck disable=SC2086 # a list of words
     prepare $HPB_KERNELS "$HPB_PATCHED"
+    take_lock
+    need_newer_libvirt
+    drop_lock
     rm -rf "$HPB_BUILD/e2e" "$HPB_BUILD/e2e-cache"
     raise_huge_pages 600
     say "==> e2e (real guests; several minutes)"

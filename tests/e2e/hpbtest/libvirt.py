@@ -5,6 +5,9 @@ No systemd, nothing of the machine's libvirt is used or changed: the daemon runs
 in session mode as an unprivileged user (nobody, when we are root) with all its
 directories below a temporary one. That user cannot read our caches, so QEMU and
 its firmware are copied to where ./hpb install would have them.
+
+A libvirt of another release lies in a tree of its own and finds its parts below
+/usr only, so it and its virsh get a mount namespace in which that tree is on top.
 """
 from __future__ import annotations
 
@@ -64,6 +67,13 @@ DOMAIN = """<domain type='qemu' xmlns:qemu='http://libvirt.org/schemas/domain/qe
 """
 
 
+# What the machine's release has left in the directory of modules is not for the other one's daemon.
+ON_TOP = """mount -t overlay overlay -o "lowerdir=$0/usr:/usr" /usr
+mount --bind "$0/usr/lib/x86_64-linux-gnu/libvirt" /usr/lib/x86_64-linux-gnu/libvirt
+exec "$@"
+"""
+
+
 class LibvirtError(Exception):
     """virsh or libvirtd failed."""
 
@@ -78,8 +88,9 @@ def missing() -> str:
 class Libvirtd:
     """One daemon; use it as a context manager."""
 
-    def __init__(self, name: str = "one", emulator: Path | None = None, hugetlbfs: Path | None = None):
+    def __init__(self, name: str = "one", emulator: Path | None = None, hugetlbfs: Path | None = None, tree: Path | None = None):
         self.name = name
+        self._tree = tree or settings.libvirt()
         self.root = Path(tempfile.mkdtemp(prefix=f"hpb-libvirt-{name}-"))
         self._user = pwd.getpwnam("nobody") if os.getuid() == 0 else None
         self.root.chmod(0o755)
@@ -120,9 +131,11 @@ class Libvirtd:
         return target / "bin/qemu-system-x86_64"
 
     def _command(self, args: list[str]) -> list[str]:
-        if not self._user:
-            return args
-        return ["setpriv", f"--reuid={self._user.pw_uid}", f"--regid={self._user.pw_gid}", "--clear-groups", *args]
+        if self._user:
+            args = ["setpriv", f"--reuid={self._user.pw_uid}", f"--regid={self._user.pw_gid}", "--clear-groups", *args]
+        if self._tree:
+            args = ["unshare", "--mount", "sh", "-euc", ON_TOP, str(self._tree), *args]
+        return args
 
     def __enter__(self) -> "Libvirtd":
         try:

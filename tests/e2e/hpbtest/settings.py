@@ -54,6 +54,17 @@ def initrd(series: str = DEFAULT_KERNEL) -> Path:
     return existing(build() / "guest" / f"initrd-{series}.cpio", f"initrd for kernel {series}")
 
 
+def libvirt() -> Path | None:
+    """A tree (with usr/) whose libvirt is used instead of the machine's own."""
+    tree = os.environ.get("HPB_LIBVIRT")
+    return existing(Path(tree) / "usr/sbin/libvirtd", "HPB_LIBVIRT").parents[2] if tree else None
+
+
+def newer_libvirt() -> Path:
+    """The tree that ./hpb test has fetched, if the machine's own libvirt is old."""
+    return cache() / "libvirt/root"
+
+
 def _host_key() -> str:
     model = ""
     with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
