@@ -53,7 +53,7 @@ static char *read_all(const char *name, GError **err)
 }
 
 static HpbctlExit filter(const HpbctlContext *ctx, Action action,
-                         const char *name)
+                         const char *name, const char *emulator)
 {
     g_autoptr(GError) err = NULL;
     g_autofree char *xml = read_all(name, &err);
@@ -65,7 +65,8 @@ static HpbctlExit filter(const HpbctlContext *ctx, Action action,
         return hpbctl_fail(err);
     }
     if (action != ACTION_CHECK) {
-        changed = hpbctl_domain_change(xml, action == ACTION_ENABLE, &err);
+        changed = hpbctl_domain_change(xml, action == ACTION_ENABLE, emulator,
+                                       &err);
         if (!changed) {
             return hpbctl_fail(err);
         }
@@ -134,22 +135,26 @@ static gboolean read_state(HpbctlVirt *v, const HpbctlVirtDomain *d,
     return live && hpbctl_domain_check(live, &state->runs_with, err);
 }
 
-/* Has @d another definition than @xml from now on? */
+/* Define @d, which is @xml now, anew if that makes a difference. */
 static gboolean change(HpbctlVirt *v, const HpbctlVirtDomain *d,
-                       const char *xml, gboolean enable, GError **err)
+                       const char *xml, gboolean enable, const char *emulator,
+                       gboolean *changed, GError **err)
 {
     g_autoptr(HpbctlVirtJob) job = hpbctl_virt_job_new(define, NULL);
 
-    job->text = hpbctl_domain_change(xml, enable, err);
+    job->text = hpbctl_domain_change(xml, enable, emulator, err);
+    *changed = job->text && strcmp(job->text, xml) != 0;
     return job->text &&
-           hpbctl_virt_call(v, job, d->where, "define it anew", err);
+           (!*changed ||
+            hpbctl_virt_call(v, job, d->where, "define it anew", err));
 }
 
 static HpbctlExit print_state(const HpbctlContext *ctx,
                               const HpbctlVirtDomain *d, const State *state,
                               gboolean uses, gboolean changed)
 {
-    gboolean restart = state->running && state->runs_with != uses;
+    gboolean restart = state->running &&
+                       (changed || state->runs_with != uses);
     const char *now = state->runs_with ? "virtio-balloon-hp"
                                        : "the traditional virtio-balloon";
     JsonBuilder *b;
@@ -182,14 +187,14 @@ static HpbctlExit print_state(const HpbctlContext *ctx,
 }
 
 static HpbctlExit domain(const HpbctlContext *ctx, Action action,
-                         const char *name)
+                         const char *name, const char *emulator)
 {
     g_autoptr(GError) err = NULL;
     g_autoptr(HpbctlVirt) v = hpbctl_virt_open(ctx, &err);
     g_autoptr(HpbctlVirtDomain) d = v ? hpbctl_virt_find(v, name, &err) : NULL;
     g_autofree char *xml = NULL;
     State state = { 0 };
-    gboolean uses, changed;
+    gboolean uses, changed = FALSE;
     HpbctlExit result;
 
     if (!d || !read_state(v, d, &state, &err)) {
@@ -202,11 +207,12 @@ static HpbctlExit domain(const HpbctlContext *ctx, Action action,
     if (!xml || !hpbctl_domain_check(xml, &uses, &err)) {
         return hpbctl_fail(err);
     }
-    changed = action != ACTION_CHECK && uses != (action == ACTION_ENABLE);
-    if (changed && !change(v, d, xml, !uses, &err)) {
-        return hpbctl_fail(err);
+    if (action != ACTION_CHECK) {
+        uses = action == ACTION_ENABLE;
+        if (!change(v, d, xml, uses, emulator, &changed, &err)) {
+            return hpbctl_fail(err);
+        }
     }
-    uses = uses != changed;
     result = print_state(ctx, d, &state, uses, changed);
     return hpbctl_worse(result, action == ACTION_CHECK && !uses
                                 ? HPBCTL_EXIT_FAILED : HPBCTL_EXIT_OK);
@@ -220,9 +226,34 @@ static gboolean is_file(const HpbctlContext *ctx, const char *name)
             !g_file_test(name, G_FILE_TEST_IS_DIR));
 }
 
+/* What can be said of --emulator without looking at a definition */
+static gboolean check_emulator(Action action, const char *path)
+{
+    if (!path) {
+        return TRUE;
+    }
+    if (action == ACTION_CHECK) {
+        fprintf(stderr, "hpbctl: libvirt check: it changes nothing, so it takes "
+                "no --emulator\n");
+        return FALSE;
+    }
+    if (!g_path_is_absolute(path)) {
+        fprintf(stderr, "hpbctl: libvirt: --emulator must be an absolute path, "
+                "not '%s'\n", path);
+        return FALSE;
+    }
+    return TRUE;
+}
+
 HpbctlExit hpbctl_cmd_libvirt(const HpbctlContext *ctx, int argc, char **argv)
 {
-    static const GOptionEntry entries[] = { G_OPTION_ENTRY_NULL };
+    g_autofree char *emulator = NULL;
+    const GOptionEntry entries[] = {
+        { "emulator", 'e', 0, G_OPTION_ARG_FILENAME, &emulator,
+          "Also let this QEMU run the domain, on the host of the domain",
+          "PATH" },
+        G_OPTION_ENTRY_NULL
+    };
     static const char *const actions[] = {
         [ACTION_CHECK] = "check",
         [ACTION_ENABLE] = "enable",
@@ -235,9 +266,12 @@ HpbctlExit hpbctl_cmd_libvirt(const HpbctlContext *ctx, int argc, char **argv)
     }
     for (unsigned i = 0; i < G_N_ELEMENTS(actions); i++) {
         if (!strcmp(argv[1], actions[i])) {
+            if (!check_emulator((Action)i, emulator)) {
+                return HPBCTL_EXIT_USAGE;
+            }
             return is_file(ctx, argv[2])
-                   ? filter(ctx, (Action)i, argv[2])
-                   : domain(ctx, (Action)i, argv[2]);
+                   ? filter(ctx, (Action)i, argv[2], emulator)
+                   : domain(ctx, (Action)i, argv[2], emulator);
         }
     }
     fprintf(stderr, "hpbctl: libvirt: '%s' is none of enable, disable, "

@@ -219,6 +219,29 @@ static void disable_type(const Domain *d)
     }
 }
 
+static gboolean emulator_is(const Domain *d, const char *path)
+{
+    xmlNode *devices = next_child(d->root, NULL, "devices", FALSE);
+    xmlNode *node = next_child(devices, NULL, "emulator", FALSE);
+    xmlChar *text = node ? xmlNodeGetContent(node) : NULL;
+    gboolean same = text && xmlStrEqual(text, xml_string(path));
+
+    xmlFree(text);
+    return same;
+}
+
+static void set_emulator(const Domain *d, const char *path)
+{
+    xmlNode *devices = next_child(d->root, NULL, "devices", FALSE);
+    xmlNode *node = next_child(devices, NULL, "emulator", FALSE);
+
+    if (!node) {
+        node = xmlNewChild(devices, NULL, xml_string("emulator"), NULL);
+    }
+    xmlNodeSetContent(node, NULL);
+    xmlNodeAddContent(node, xml_string(path));
+}
+
 gboolean hpbctl_domain_check(const char *xml, gboolean *uses, GError **err)
 {
     Domain d;
@@ -229,27 +252,34 @@ gboolean hpbctl_domain_check(const char *xml, gboolean *uses, GError **err)
     return ok;
 }
 
-char *hpbctl_domain_change(const char *xml, gboolean enable, GError **err)
+char *hpbctl_domain_change(const char *xml, gboolean enable,
+                           const char *emulator, GError **err)
 {
     Domain d;
     char *text = NULL;
 
     if (domain_parse(&d, xml, err)) {
         gboolean uses = attribute_is(d.property, "value", DEVICE_TYPE);
+        gboolean other = emulator && !emulator_is(&d, emulator);
         xmlChar *dumped = NULL;
         int length = 0;
 
-        if (uses == enable) {
-            text = g_strdup(xml);
-        } else if (enable) {
-            enable_type(&d);
-        } else {
-            disable_type(&d);
+        if (other) {
+            set_emulator(&d, emulator);
         }
-        if (!text) {
+        if (uses != enable) {
+            if (enable) {
+                enable_type(&d);
+            } else {
+                disable_type(&d);
+            }
+        }
+        if (other || uses != enable) {
             xmlDocDumpMemory(d.doc, &dumped, &length);
             text = g_strdup((const char *)dumped);
             xmlFree(dumped);
+        } else {
+            text = g_strdup(xml);
         }
     }
     domain_clear(&d);

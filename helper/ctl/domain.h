@@ -13,10 +13,12 @@ G_BEGIN_DECLS
 gboolean hpbctl_domain_check(const char *xml, gboolean *uses, GError **err);
 
 /*
- * @xml with our device (@enable) or the traditional one; to be freed. All else
- * stays, and a definition that is so already comes back as it was.
+ * @xml with our device (@enable) or the traditional one, and with this
+ * @emulator, unless it is NULL; to be freed. All else stays, and a definition
+ * that is so already comes back as it was.
  */
-char *hpbctl_domain_change(const char *xml, gboolean enable, GError **err);
+char *hpbctl_domain_change(const char *xml, gboolean enable,
+                           const char *emulator, GError **err);
 
 G_END_DECLS
 

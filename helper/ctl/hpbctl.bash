@@ -23,6 +23,7 @@ _hpbctl() {
     case $previous in
     --svg | --png) mapfile -t COMPREPLY < <(compgen -f -- "$word"); return ;;
     -d | --dir) mapfile -t COMPREPLY < <(compgen -d -- "$word"); return ;;
+    -e | --emulator) mapfile -t COMPREPLY < <(compgen -f -- "$word"); return ;;
     -c | --connect | --answer | --timeout | --watch | --node | --pid) return ;;
     esac
     for ((i = 1; i < ${#words[@]} - 1; i++)); do
@@ -39,6 +40,7 @@ _hpbctl() {
     resize:-*) names=(--node --wait --timeout --help) ;;
     stats:-*) names=(--watch --help) ;;
     map:-*) names=(--svg --png --pid --help) ;;
+    libvirt:-*) names=(--emulator --help) ;;
     *:-*) names=(--help) ;;
     libvirt:*)
         if [[ $previous != libvirt ]]; then

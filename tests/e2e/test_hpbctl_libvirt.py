@@ -299,6 +299,25 @@ def test_wrong_names(daemon, connect):
     assert "connection to QEMU" in hpbctl("--connect", "test:///default", "status", "test", status=1).stderr
 
 
+def test_emulator(domain, daemon, connect):
+    """A definition gets our QEMU with our device; one that is not there is libvirt's to refuse, and nothing is changed."""
+    one = domain(driver=STOCK, start=False)
+    before = one.virsh("dumpxml", "--inactive", "--security-info")
+    run = hpbctl(*connect, "libvirt", "enable", "--emulator", "/nowhere/qemu", one.name, status=1)
+    assert "Cannot check QEMU binary /nowhere/qemu: No such file or directory" in run.stderr
+    assert one.virsh("dumpxml", "--inactive", "--security-info") == before
+    link = daemon.directory("emulator") / "bin/other"
+    link.symlink_to(daemon.emulator.name)
+    assert told(*connect, "libvirt", "enable", "--emulator", link, one.name)["changed"] is True
+    assert f"<emulator>{link}</emulator>" in one.virsh("dumpxml", "--inactive")
+    assert told(*connect, "libvirt", "enable", "-e", link, one.name)["changed"] is False
+    one.start()
+    assert told(*connect, "resize", "--wait", one.name, "512M")["size"] == 512 * MIB
+    assert told(*connect, "libvirt", "enable", "-e", daemon.emulator, one.name)["restart-needed"] is True
+    assert "absolute path" in hpbctl(*connect, "libvirt", "enable", "-e", "qemu", one.name, status=2).stderr
+    assert "no --emulator" in hpbctl(*connect, "libvirt", "check", "-e", link, one.name, status=2).stderr
+
+
 def test_enable_and_disable(domain, connect):
     """A defined domain gets our device, validated; back again it is exactly as it was."""
     one = domain(driver=STOCK, start=False, backing="<metadata><x:note xmlns:x='urn:x'>a &amp; b</x:note></metadata>")

@@ -25,7 +25,7 @@ static gboolean uses(const char *xml)
 static char *change(const char *xml, gboolean enable)
 {
     g_autoptr(GError) err = NULL;
-    char *text = hpbctl_domain_change(xml, enable, &err);
+    char *text = hpbctl_domain_change(xml, enable, NULL, &err);
 
     g_assert_no_error(err);
     g_assert_nonnull(text);
@@ -49,6 +49,26 @@ static void test_there_and_back(void)
     g_assert_nonnull(strstr(on, "a&amp;b"));
     g_assert_nonnull(strstr(on, "<stats period=\"5\"/>"));
     g_assert_null(strstr(off, "qemu:override"));
+}
+
+static void test_emulator(void)
+{
+    static const char without[] = "<domain type='qemu'><devices/></domain>";
+    g_autoptr(GError) err = NULL;
+    g_autofree char *on = hpbctl_domain_change(PLAIN, TRUE, "/a&b", &err);
+    g_autofree char *again = hpbctl_domain_change(on, TRUE, "/a&b", &err);
+    g_autofree char *other = hpbctl_domain_change(on, TRUE, "/c", &err);
+    g_autofree char *added = hpbctl_domain_change(without, FALSE, "/c", &err);
+
+    g_assert_no_error(err);
+    g_assert_true(uses(on));
+    g_assert_nonnull(strstr(on, "<emulator>/a&amp;b</emulator>"));
+    g_assert_cmpstr(on, ==, again);
+    g_assert_true(uses(other));
+    g_assert_nonnull(strstr(other, "<emulator>/c</emulator>"));
+    g_assert_null(strstr(other, "a&amp;b</emulator>"));
+    g_assert_false(uses(added));
+    g_assert_nonnull(strstr(added, "<emulator>/c</emulator>"));
 }
 
 /* Other overrides, of this device too, are somebody else's. */
@@ -100,7 +120,7 @@ static void test_invalid(void)
     for (unsigned i = 0; i < G_N_ELEMENTS(bad); i++) {
         g_autoptr(GError) err = NULL;
 
-        g_assert_null(hpbctl_domain_change(bad[i], TRUE, &err));
+        g_assert_null(hpbctl_domain_change(bad[i], TRUE, NULL, &err));
         g_assert_error(err, HPBCTL_ERROR, HPBCTL_ERROR_UNSUPPORTED);
     }
 }
@@ -111,6 +131,7 @@ int main(int argc, char **argv)
 
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/hpbctl/domain/there-and-back", test_there_and_back);
+    g_test_add_func("/hpbctl/domain/emulator", test_emulator);
     g_test_add_func("/hpbctl/domain/others", test_others);
     g_test_add_func("/hpbctl/domain/shapes", test_shapes);
     g_test_add_func("/hpbctl/domain/invalid", test_invalid);
