@@ -58,7 +58,7 @@ def test_freed_memory_is_lent(boot):
 
 
 def test_page_cache_is_lent(boot, tmp_path):
-    """Clean page cache is not sent either, and is read again from its files."""
+    """Clean page cache is not sent either (a fifth or less of all; `./hpb bench lending` says how much), and is read again from its files."""
     disk = Disk(tmp_path, CACHE)
     balloon = {"migration_lend": "clean", "migration_lend_time": PATIENCE_MS}
     source = boot(memory=SIZE, append="hpb.pattern=16", options=balloon, devices=disk.args())
@@ -70,7 +70,7 @@ def test_page_cache_is_lent(boot, tmp_path):
     destination = boot(memory=SIZE, incoming=True, options=balloon, devices=disk.args())
     info = migrate(source, destination)
     # without a loan all that is in use is sent
-    assert info["ram"]["transferred"] <= 0.15 * used, f"{info['ram']['transferred'] // MIB} MiB of {used // MIB} MiB"
+    assert info["ram"]["transferred"] <= used / 5, f"{info['ram']['transferred'] // MIB} MiB of {used // MIB} MiB"
     wait_actual(destination, SIZE * MIB)
     after = vmstat(destination)
     for name in ("pswpout", "oom_kill", "nr_vmscan_write"):
