@@ -26,7 +26,7 @@ LICENCES = [
     ("meson*", "LGPL-2.1-or-later|GPL-2.0-or-later"),
     ("*", "GPL-2.0-or-later|LGPL-2.1-or-later"),
 ]
-NO_SPDX = ["LICENSES/*", "qemu/patches/*.patch", "guest/linux/patches/*.patch", "tests/fuzz/corpus/*", ".gitignore"]
+NO_SPDX = ["LICENSES/*", "qemu/patches/*.patch", "guest/linux/patches/*.patch", "libvirt/patches/*.patch", "tests/fuzz/corpus/*", ".gitignore"]
 
 # Folder, what its #include lines must not name, why. The wire header is everybody's.
 LAYERS = [

@@ -11,7 +11,8 @@ usage: ./hpb COMMAND
                     side by side in the same guest, and migrate it
   build [WHAT...]   build: helper qemu qemu-asan module initrd kernel-source
                     (default: helper qemu module initrd, all guest kernels)
-  test [SUITE...]   run tests: lint unit kunit qtest e2e spec (default: all)
+  test [SUITE...]   run tests: lint unit kunit qtest e2e spec (default: all);
+                    and libvirt: libvirt/patches, built into libvirt itself
   bench [NAME...] [--rounds N] [--update]
                     measure side by side: resize backings choosing migration
                     lending stalls scale library libvirt (default: resize); --update: write to

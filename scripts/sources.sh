@@ -98,33 +98,6 @@ need_qemu_source() {
     QEMU_PRISTINE=$HPB_CACHE/src/qemu/src
 }
 
-# --- libvirt ----------------------------------------------------------------
-
-HPB_LIBVIRT_NEWER=11
-
-# fill_libvirt DIR: the daemon with QEMU's driver, and virsh, of the newest release there is.
-fill_libvirt() {
-    local version
-    version=$(newest_version_of libvirt-daemon)
-    version=${version#*=}
-    dpkg --compare-versions "$version" ge "$HPB_LIBVIRT_NEWER" || { echo "libvirt $version is not $HPB_LIBVIRT_NEWER or later"; return 1; }
-    fetch_debs "$1" "libvirt0=$version" "libvirt-common=$version" "libvirt-daemon=$version" \
-        "libvirt-daemon-common=$version" "libvirt-daemon-driver-qemu=$version" "libvirt-clients=$version"
-}
-
-# need_newer_libvirt: a tree with libvirt 11, the one of Debian 13 and of Debian 12's backports, beside the machine's
-# own if that is older. It is for some of the end-to-end tests, which say so when it cannot be had.
-need_newer_libvirt() {
-    local own
-    own=$(dpkg-query -W -f '${Version}' libvirt-daemon 2>/dev/null || true)
-    if dpkg --compare-versions "$own" ge "$HPB_LIBVIRT_NEWER" || [ -f "$HPB_CACHE/libvirt/.hpb-stamp" ]; then
-        return 0
-    fi
-    apt_lists
-    (cached "$HPB_CACHE/libvirt" "libvirt $HPB_LIBVIRT_NEWER" 50 "libvirt $HPB_LIBVIRT_NEWER" fill_libvirt) ||
-        warn "no libvirt $HPB_LIBVIRT_NEWER to be had beside the machine's $own: tests that want it are skipped"
-}
-
 # --- guest kernels ----------------------------------------------------------
 
 # kernel_dir SERIES: where the kernel of a series is.

@@ -61,7 +61,7 @@ DOMAIN = """<domain type='qemu' xmlns:qemu='http://libvirt.org/schemas/domain/qe
     {devices}
     <serial type='unix'><source mode='connect' path='{sockets}/console'/></serial>
     <serial type='unix'><source mode='connect' path='{sockets}/agent'/></serial>
-    <memballoon model='virtio'{balloon}><stats period='1'/></memballoon>
+    <memballoon model='{model}'{balloon}><stats period='1'/></memballoon>
   </devices>{override}
 </domain>
 """
@@ -199,7 +199,7 @@ class Domain:
 
     def __init__(self, daemon: Libvirtd, name: str, *, memory: int = 1024, driver: str = OURS, series: str = settings.DEFAULT_KERNEL,
                  append: str = "", balloon: str = "", numa: str = "", backing: str = "", devices: str = "",
-                 override: str | None = None):
+                 override: str | None = None, model: str = "virtio"):
         self.daemon = daemon
         self.name = name
         self.memory = memory
@@ -214,7 +214,7 @@ class Domain:
             self._listeners[what] = listener
         self.xml = DOMAIN.format(
             name=name, uuid=uuid.uuid4(), memory=memory, append=append, balloon=balloon, numa=numa,
-            backing=backing, devices=devices,
+            backing=backing, devices=devices, model=model,
             kernel=daemon.readable(settings.kernel(series)), initrd=daemon.readable(settings.initrd(series)),
             emulator=daemon.emulator, sockets=self.sockets,
             override=(OVERRIDE if driver == OURS else "") if override is None else override)
