@@ -82,6 +82,8 @@ def test_sizes_that_make_no_sense(domain):
     one = domain()
     with pytest.raises(LibvirtError, match="memory"):
         one.setmem(FULL * 2)
+    with pytest.raises(LibvirtError, match="memory"):
+        one.setmem(0)
     assert one.stats()["actual"] == FULL * 1024
     one.console.wait_pattern(more=1)  # the guest has what it needs
     one.virsh("setmem", "4K", "--live")
