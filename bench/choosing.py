@@ -247,8 +247,7 @@ def run(rounds: int) -> Report:
               [[str(t["name"]), f"{t['value']:.2f}", f"{t['relation']} {t['target']:g}", "met" if t["met"] else "MISSED"] for t in targets]),
         f"{rounds} rounds, accelerator {settings.accel()}. Guests of {SIZE // 1024} GiB. Fragmented: {FRAGMENT} MiB of pages of 4 KiB, every second freed, asked for "
         f"{ASK} MiB.\nPage cache: {CACHE} MiB of files on ext4, read once, asked down to {SMALL // 1024} GiB. Zeroing: `init_on_alloc=1`, {TOUCH} MiB used before, asked "
-        f"down to {SMALL // 1024} GiB,\nbeside a program that fills {SIZE - SMALL} MiB in huge pages; elsewhere `init_on_alloc=0`. What is left of its price with our kernel patch are "
-        "checks\nof each struct page on allocation, which `init_on_alloc=1` turns on as well (`check_pages_enabled`, mm/mm_init.c)."])
+        f"down to {SMALL // 1024} GiB,\nbeside a program that fills {SIZE - SMALL} MiB in huge pages; elsewhere `init_on_alloc=0`."])
     return Report(text, {"accel": settings.accel(), "targets": targets,
                          "runs": {case: {driver: [dataclasses.asdict(one) for one in found] for driver, found in by_driver.items()}
                                   for case, by_driver in runs.items()}})
