@@ -10,10 +10,12 @@
   libvirt    virsh setmem of both balloons, by one libvirtd, in turns
   stalls     how long a program waits for its memory while the guest moves and grows
   scale      a guest of a terabyte: start, inflate, migration setup
+  monitor    how long QEMU's monitor is silent while a guest is resized
   library    the helper library beside the bare system calls
 
-A measurement returns a Report. All are written as JSON; with --update their
-chapters in docs/benchmarks.md are replaced, with machine and date.
+A measurement returns a Report. All are written as JSON, values by round as CSV
+too, and drawn as SVG and PNG; with --update their chapters in
+docs/benchmarks.md are replaced, with machine and date.
 
 Exit status 0 when it could measure, whether targets are met or not: on a shared
 machine a missed target is a reason to look, not a broken build. What does not
@@ -23,6 +25,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -33,10 +36,11 @@ import lending
 import library
 import libvirt
 import migration
+import monitor
 import resize
 import scale
 import stalls
-from report import Report, update
+from report import Report, draw, update, write_csv
 from hpbtest import settings
 from hpbtest.balloon import BalloonError
 from hpbtest.console import ConsoleError
@@ -48,13 +52,31 @@ from hpbtest.scripted import ScriptedError
 
 MEASUREMENTS = {"resize": resize.run, "backings": backings.run, "choosing": choosing.run, "migration": migration.run,
                 "lending": lending.run, "stalls": stalls.run, "scale": scale.run, "library": library.run,
-                "libvirt": libvirt.run}
+                "libvirt": libvirt.run, "monitor": monitor.run}
+ROUNDS = {"quick": 1, "usual": 5, "full": 15}
+TCG = ("Under TCG the guest's own work costs ten times and more of what it does on hardware, the host's what it always does: "
+       "what the guest does weighs too much in these times, and ratios say more than they do.")
 
 
-def main() -> int:
+def keep(stem: Path, name: str, result: Report) -> None:
+    """Write what was measured."""
+    stem.with_suffix(".json").write_text(json.dumps(result.data, indent=2) + "\n", encoding="utf-8")
+    paths = [stem.with_suffix(".json")]
+    if result.series:
+        write_csv(stem.with_suffix(".csv"), result.series)
+        paths += [stem.with_suffix(".csv"), *draw(stem, f"{name}, accelerator {settings.accel()}", result.series)]
+    print("written:", *paths, sep="\n  ")
+
+
+def arguments() -> argparse.Namespace:
+    """The command line, checked."""
     parser = argparse.ArgumentParser(prog="./hpb bench", description="Measure side by side.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"any of: {' '.join(MEASUREMENTS)} (default: resize)")
-    parser.add_argument("--rounds", type=int, default=5, help="how often, where it is repeated (default 5)")
+    much = parser.add_mutually_exclusive_group()
+    much.add_argument("--rounds", type=int, default=ROUNDS["usual"], help="how often, where it is repeated (default %(default)s)")
+    for name in ("quick", "full"):
+        much.add_argument(f"--{name}", dest="rounds", action="store_const", const=ROUNDS[name], help=f"--rounds {ROUNDS[name]}")
+    parser.add_argument("--accel", choices=["kvm", "tcg"], help="accelerator of the guests (default: KVM if it boots one, else TCG)")
     parser.add_argument("--update", action="store_true", help="write the results to docs/benchmarks.md")
     parser.add_argument("--out", type=Path, required=True, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -63,6 +85,13 @@ def main() -> int:
             parser.error(f"unknown measurement '{name}' (there are: {' '.join(MEASUREMENTS)})")
     if options.rounds < 1:
         parser.error("--rounds must be at least 1")
+    return options
+
+
+def main() -> int:
+    options = arguments()
+    if options.accel:
+        os.environ["HPB_ACCEL"] = options.accel
     options.out.mkdir(parents=True, exist_ok=True)
     for name in options.names or ["resize"]:
         try:
@@ -71,9 +100,9 @@ def main() -> int:
             print(f"bench: {name} failed: {error}", file=sys.stderr)
             return 1
         print(f"\n{result.text}")
-        path = options.out / time.strftime(f"{name}-%Y%m%d-%H%M%S.json")
-        path.write_text(json.dumps(result.data, indent=2) + "\n", encoding="utf-8")
-        print(f"written: {path}")
+        if settings.accel() == "tcg":
+            print(f"\n{TCG}")
+        keep(options.out / time.strftime(f"{name}-%Y%m%d-%H%M%S"), name, result)
         if options.update:
             print(f"updated: {update(settings.top() / 'docs/benchmarks.md', name, result)}")
     return 0

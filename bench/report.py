@@ -2,20 +2,50 @@
 """What a measurement has to say, and its chapter in the documentation."""
 from __future__ import annotations
 
+import csv
 import dataclasses
 import os
 import platform
 import re
+import statistics
 import time
 from pathlib import Path
 from typing import Any
 
 
 @dataclasses.dataclass
+class Series:
+    """What was measured of one peer, a value a round; series of one title are drawn side by side."""
+    title: str
+    peer: str
+    unit: str
+    values: list[float]
+
+    def spread(self) -> list[float]:
+        """Median, minimum, maximum."""
+        return [statistics.median(self.values), min(self.values), max(self.values)]
+
+
+@dataclasses.dataclass
+class Target:
+    """What shall be reached, and what was. relation: "<=" or ">="."""
+    name: str
+    relation: str
+    target: float
+    value: float
+
+    @property
+    def met(self) -> bool:
+        """Was it?"""
+        return self.value >= self.target if self.relation == ">=" else self.value <= self.target
+
+
+@dataclasses.dataclass
 class Report:
-    """text: Markdown, for the terminal as well. data: everything, for JSON."""
+    """text: Markdown, for the terminal as well. data: everything, for JSON. series: what is drawn, and written as CSV."""
     text: str
     data: Any
+    series: list[Series] = dataclasses.field(default_factory=list)
 
 
 def machine() -> str:
@@ -41,6 +71,61 @@ def table(head: list[str], rows: list[list[str]]) -> str:
         return "| " + " | ".join(cells) + " |"
     rule = "|" + "|".join("-" * (w + 2) if i == 0 else "-" * (w + 1) + ":" for i, w in enumerate(width)) + "|"
     return "\n".join([text(head), rule, *(text(row) for row in rows)])
+
+
+def spreads(series: list[Series]) -> str:
+    """A table of medians, minima and maxima."""
+    return table([series[0].unit, "device", "median", "min", "max"],
+                 [[one.title, one.peer, *(f"{value:.2f}" for value in one.spread())] for one in series])
+
+
+def verdicts(targets: list[Target]) -> str:
+    """A table of targets."""
+    return table(["", "measured", "target", ""],
+                 [[one.name, f"{one.value:.1f}", f"{one.relation} {one.target:g}", "met" if one.met else "MISSED"] for one in targets])
+
+
+def write_csv(path: Path, series: list[Series]) -> None:
+    """A line for each value."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        lines = csv.writer(file)
+        lines.writerow(["measurement", "device", "round", "value", "unit"])
+        for one in series:
+            lines.writerows([one.title, one.peer, number, value, one.unit] for number, value in enumerate(one.values, 1))
+
+
+HATCHES = ["", "///", "...", "xxx", "---"]
+LOG_FROM = 20  # between the lowest and the highest bar
+
+
+def draw(stem: Path, heading: str, series: list[Series]) -> list[Path]:
+    """Bars of the medians from the lowest value to the highest, as SVG and PNG; devices differ in pattern as well as in shade."""
+    import matplotlib
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+    titles, peers = (list(dict.fromkeys(names)) for names in ([one.title for one in series], [one.peer for one in series]))
+    figure, axes = pyplot.subplots(figsize=(1.5 + 1.1 * len(series), 4.5), layout="constrained")
+    for number, peer in enumerate(peers):
+        mine = [one for one in series if one.peer == peer]
+        medians = [one.spread()[0] for one in mine]
+        width = 0.8 / len(peers)
+        bars = axes.bar([titles.index(one.title) + (number - (len(peers) - 1) / 2) * width for one in mine], medians, width, label=peer,
+                        color=str(0.9 - 0.6 * number / max(len(peers) - 1, 1)), edgecolor="black", hatch=HATCHES[number % len(HATCHES)],
+                        yerr=[[one.spread()[0] - one.spread()[1] for one in mine], [one.spread()[2] - one.spread()[0] for one in mine]], capsize=3)
+        axes.bar_label(bars, [f"{median:.3g}" for median in medians], padding=3)
+    lowest, highest = (pick(one.spread()[0] for one in series) for pick in (min, max))
+    if lowest > 0 and highest / lowest > LOG_FROM:
+        axes.set_yscale("log")
+    axes.margins(y=0.15)
+    axes.set_xticks(range(len(titles)), titles)
+    axes.set_ylabel(series[0].unit)
+    axes.set_title(heading)
+    axes.legend()
+    paths = [stem.with_suffix(f".{kind}") for kind in ("svg", "png")]
+    for path in paths:
+        figure.savefig(path, dpi=120)
+    pyplot.close(figure)
+    return paths
 
 
 def update(path: Path, name: str, report: Report) -> Path:

@@ -17,6 +17,9 @@ HPB_PACKAGES_BUILD="gcc make libc6-dev pkgconf ninja-build python3 python3-venv 
 HPB_PACKAGES_TEST="sparse shellcheck clang-tidy pyflakes3 python3-pytest python3-docutils
     libelf-dev libssl-dev git libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients"
 
+# And for ./hpb bench, which draws.
+HPB_PACKAGES_BENCH="python3-matplotlib"
+
 # missing_packages NAME...: those of the packages that are not installed.
 missing_packages() {
     local name

@@ -13,10 +13,11 @@ usage: ./hpb COMMAND
                     (default: helper qemu module initrd, all guest kernels)
   test [SUITE...]   run tests: lint unit kunit qtest e2e spec (default: all);
                     and libvirt: libvirt/patches, built into libvirt itself
-  bench [NAME...] [--rounds N] [--update]
+  bench [NAME...] [--quick | --full | --rounds N] [--accel kvm|tcg] [--update]
                     measure side by side: resize backings choosing migration
-                    lending stalls scale library libvirt (default: resize); --update: write to
-                    docs/benchmarks.md
+                    lending stalls scale library libvirt monitor (default:
+                    resize); JSON, CSV and drawings go to build/bench;
+                    --update: write to docs/benchmarks.md
   run [--kernel K] [-- ARGS]
                     boot the test guest with a console; ARGS go to QEMU
                     (leave with Ctrl-A X)
@@ -133,12 +134,14 @@ cmd_bench() {
     # Only what is measured with it is worth building a kernel.
     [[ " $* " != *" choosing "* ]] || kernels+=("$HPB_PATCHED")
     prepare "${kernels[@]}"
+    take_lock
+    # shellcheck disable=SC2086 # a list of words
+    need_packages $HPB_PACKAGES_BENCH
     if [[ " $* " == *" libvirt "* ]]; then
-        take_lock
         # shellcheck disable=SC2086 # a list of words
         need_packages $HPB_PACKAGES_TEST
-        drop_lock
     fi
+    drop_lock
     harness "$HPB_TOP/bench/bench.py" --out "$HPB_BUILD/bench" "$@"
 }
 
@@ -148,7 +151,7 @@ cmd_clean() {
     --cache)
         hpb_start
         take_lock
-        rm -rf "$HPB_BUILD" "${HPB_CACHE:?}"/{apt,src,qemu,kernels,meson,kunit}
+        rm -rf "$HPB_BUILD" "${HPB_CACHE:?}"/{apt,src,qemu,kernels,meson,kunit,libvirt,libvirt-native}
         ;;
     *) usage_error "unexpected argument '$1'" ;;
     esac
