@@ -28,7 +28,7 @@ from hpbtest.balloon import RESIZE_SECONDS, BalloonError, actual, driver_status,
 from hpbtest.disk import MOUNT, READ_ALL, Disk
 from hpbtest.guest import MIB, OURS, STOCK, Guest, balloon_device
 from hpbtest.inguest import fragment, meminfo, vmstat
-from report import Report, table
+from report import Report, Series, Target, spreads, table, verdicts
 
 SIZE = 4096
 ASK = 1900
@@ -174,38 +174,27 @@ def middle(runs: list[Any], field: str) -> float:
     return statistics.median(getattr(run, field) for run in runs)
 
 
-def spread(runs: list[Any], field: str) -> list[str]:
-    """Median, minimum and maximum of seconds, in milliseconds."""
-    values = [getattr(run, field) * 1000 for run in runs]
-    return [f"{value:.1f}" for value in (statistics.median(values), min(values), max(values))]
-
-
-def reached(pieces: Runs, files: Runs, zero: Runs, patched: Runs, without: Runs, back: Runs) -> list[tuple[str, str, float, float]]:
-    """Name, relation, target, value."""
+def reached(pieces: Runs, files: Runs, zero: Runs, patched: Runs, without: Runs, back: Runs) -> list[Target]:
+    """What shall be, and is."""
     def ratio(runs: Runs, field: str) -> float:
         return middle(runs[OURS], field) / middle(runs[STOCK], field)
     ours = pieces[OURS]
     return [
-        ("fragmented: first shrink, of stock's time", "<=", 1.5, ratio(pieces, "shrink")),
-        ("fragmented: second shrink, times faster", ">=", 50, 1 / ratio(pieces, "again")),
-        ("fragmented: moved, of the cheapest choice", "<=", 1.1, max(run.moved / run.cheapest for run in ours)),
-        ("fragmented: host RSS over the target, MiB", "<=", 150, max(run.rss_over for run in ours) / MIB),
-        ("fragmented: huge pages whole outside, %", ">=", 95, 100 * min(run.whole for run in ours)),
-        ("fragmented: first memory, ms", "<=", 50, 1000 * middle(ours, "first")),
-        ("page cache: shrink, of stock's time", "<", 1, ratio(files, "shrink")),
-        ("page cache: swapped pages", "<=", 0, max(run.swapped for run in files[OURS])),
-        ("page cache: written, KiB", "<=", 0, max(run.written_kib for run in files[OURS])),
-        ("page cache: kills", "<=", 0, max(run.killed for run in files[OURS])),
-        ("page cache: files wrong afterwards", "<=", 0, sum(not run.right for run in files[OURS])),
-        ("zeroing: shrink, of programs' time", "<=", 1.05, middle(zero[OURS], "shrink") / middle(zero[OURS], "programs")),
-        ("zeroing, patched: of the time without", "<=", 1.05, middle(patched[OURS], "shrink") / middle(without[OURS], "shrink")),
-        ("2 MiB given back, in the guest, ms", "<=", 1, 1000 * middle(back[OURS], "guest")),
+        Target("fragmented: first shrink, of stock's time", "<=", 1.5, ratio(pieces, "shrink")),
+        Target("fragmented: second shrink, times faster", ">=", 50, 1 / ratio(pieces, "again")),
+        Target("fragmented: moved, of the cheapest choice", "<=", 1.1, max(run.moved / run.cheapest for run in ours)),
+        Target("fragmented: host RSS over the target, MiB", "<=", 150, max(run.rss_over for run in ours) / MIB),
+        Target("fragmented: huge pages whole outside, %", ">=", 95, 100 * min(run.whole for run in ours)),
+        Target("fragmented: first memory, ms", "<=", 50, 1000 * middle(ours, "first")),
+        Target("page cache: shrink, of stock's time", "<=", 1, ratio(files, "shrink")),
+        Target("page cache: swapped pages", "<=", 0, max(run.swapped for run in files[OURS])),
+        Target("page cache: written, KiB", "<=", 0, max(run.written_kib for run in files[OURS])),
+        Target("page cache: kills", "<=", 0, max(run.killed for run in files[OURS])),
+        Target("page cache: files wrong afterwards", "<=", 0, sum(not run.right for run in files[OURS])),
+        Target("zeroing: shrink, of programs' time", "<=", 1.05, middle(zero[OURS], "shrink") / middle(zero[OURS], "programs")),
+        Target("zeroing, patched: of the time without", "<=", 1.05, middle(patched[OURS], "shrink") / middle(without[OURS], "shrink")),
+        Target("2 MiB given back, in the guest, ms", "<=", 1, 1000 * middle(back[OURS], "guest")),
     ]
-
-
-def is_met(relation: str, target: float, value: float) -> bool:
-    """Does a value keep to its target?"""
-    return {"<=": value <= target, ">=": value >= target, "<": value < target}[relation]
 
 
 def in_turns(rounds: int, directory: Path) -> dict[str, Runs]:
@@ -229,7 +218,7 @@ def run(rounds: int) -> Report:
     """All rounds, as a report."""
     with tempfile.TemporaryDirectory(prefix="hpb-choosing-", dir="/var/tmp") as directory:
         runs = in_turns(rounds, Path(directory))
-    rows = [(title, case, field, driver) for title, case, field in (
+    series = [Series(title, driver.removesuffix("-pci"), "milliseconds", [1000 * getattr(one, field) for one in runs[case][driver]]) for title, case, field in (
         ("fragmented: first memory", "fragmented", "first"), ("fragmented: first shrink", "fragmented", "shrink"),
         ("fragmented: second shrink", "fragmented", "again"), ("page cache: shrink", "page cache", "shrink"),
         ("zeroing: shrink", "zeroing", "shrink"), ("zeroing: as much for programs", "zeroing", "programs"),
@@ -237,17 +226,14 @@ def run(rounds: int) -> Report:
         ("2 MiB given back, by the monitor", "give back", "shrink")) for driver in (STOCK, OURS)]
     kept = [["fragmented: huge pages whole outside, %", *(f"{100 * middle(runs['fragmented'][d], 'whole'):.1f}" for d in (STOCK, OURS))],
             ["fragmented: host RSS over the target, MiB", *(f"{middle(runs['fragmented'][d], 'rss_over') / MIB:.0f}" for d in (STOCK, OURS))]]
-    targets = [{"name": name, "relation": relation, "target": target, "value": value, "met": is_met(relation, target, value)}
-               for name, relation, target, value in reached(*runs.values())]
+    targets = reached(*runs.values())
     text = "\n\n".join([
-        table(["milliseconds", "device", "median", "min", "max"],
-              [[title, driver.removesuffix("-pci"), *spread(runs[case][driver], field)] for title, case, field, driver in rows]),
+        spreads(series),
         table(["", "virtio-balloon", "virtio-balloon-hp"], kept),
-        table(["", "measured", "target", ""],
-              [[str(t["name"]), f"{t['value']:.2f}", f"{t['relation']} {t['target']:g}", "met" if t["met"] else "MISSED"] for t in targets]),
+        verdicts(targets),
         f"{rounds} rounds, accelerator {settings.accel()}. Guests of {SIZE // 1024} GiB. Fragmented: {FRAGMENT} MiB of pages of 4 KiB, every second freed, asked for "
         f"{ASK} MiB.\nPage cache: {CACHE} MiB of files on ext4, read once, asked down to {SMALL // 1024} GiB. Zeroing: `init_on_alloc=1`, {TOUCH} MiB used before, asked "
         f"down to {SMALL // 1024} GiB,\nbeside a program that fills {SIZE - SMALL} MiB in huge pages; elsewhere `init_on_alloc=0`."])
-    return Report(text, {"accel": settings.accel(), "targets": targets,
+    return Report(text, {"accel": settings.accel(), "targets": [one.data() for one in targets],
                          "runs": {case: {driver: [dataclasses.asdict(one) for one in found] for driver, found in by_driver.items()}
-                                  for case, by_driver in runs.items()}})
+                                  for case, by_driver in runs.items()}}, series)

@@ -14,14 +14,13 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 from hpbtest import settings
 from hpbtest.balloon import qom_path, wait_actual
 from hpbtest.disk import MOUNT, READ_ALL, Disk
 from hpbtest.guest import MIB, OURS, Guest, balloon_device
 from hpbtest.migrate import migrate
-from report import Report, table
+from report import Report, Series, Target, table, verdicts
 
 SIZE = 4096
 FREED = 3072
@@ -78,14 +77,14 @@ def middle(runs: Runs, case: str, lend: str, field: str) -> float:
     return statistics.median(getattr(sample, field) for sample in runs[case, lend])
 
 
-def reached(runs: Runs) -> list[tuple[str, str, float, float]]:
-    """Name, relation, target, value."""
+def reached(runs: Runs) -> list[Target]:
+    """What shall be, and is."""
     found = []
     for case, (lend, share) in CASES.items():
         saved = 100 * (1 - middle(runs, case, lend, "sent") / middle(runs, case, "off", "sent"))
-        found.append((f"{case}: not sent, %", ">=", share, saved))
-        found.append((f"{case}: back in the guest, ms", "<=", 1000, middle(runs, case, lend, "back")))
-        found.append((f"{case}: contents wrong", "<=", 0, sum(not sample.right for sample in runs[case, lend])))
+        found.append(Target(f"{case}: not sent, %", ">=", share, saved))
+        found.append(Target(f"{case}: back in the guest, ms", "<=", 1000, middle(runs, case, lend, "back")))
+        found.append(Target(f"{case}: contents wrong", "<=", 0, sum(not sample.right for sample in runs[case, lend])))
     return found
 
 
@@ -99,16 +98,14 @@ def run(rounds: int) -> Report:
                 one = measure(case, lend, f"bench-lending-{case.replace(' ', '-')}-{lend}-{number}", disk)
                 runs[case, lend].append(one)
                 print(f"round {number + 1}/{rounds} {case:<10} lend={lend:<5} {one.sent / MIB:8.1f} MiB {one.total:7.0f} ms", flush=True)
-    targets: list[dict[str, Any]] = [
-        {"name": name, "relation": relation, "target": target, "value": value,
-         "met": value >= target if relation == ">=" else value <= target} for name, relation, target, value in reached(runs)]
+    targets = reached(runs)
+    series = [Series(case, f"migration-lend={lend}", "MiB sent", [one.sent / MIB for one in found]) for (case, lend), found in runs.items()]
     text = "\n\n".join([
         table(["guest", "migration-lend", "MiB sent", "total ms", "MiB lent", "back after ms"],
               [[case, lend, f"{middle(runs, case, lend, 'sent') / MIB:.1f}", f"{middle(runs, case, lend, 'total'):.0f}",
                 f"{middle(runs, case, lend, 'lent') / MIB:.0f}", f"{middle(runs, case, lend, 'back'):.0f}"] for case, lend in runs]),
-        table(["", "measured", "target", ""],
-              [[t["name"], f"{t['value']:.1f}", f"{t['relation']} {t['target']:g}", "met" if t["met"] else "MISSED"] for t in targets]),
+        verdicts(targets),
         f"{rounds} rounds, medians, accelerator {settings.accel()}. A guest of {SIZE // 1024} GiB; freed: it has filled {FREED} MiB with random bytes; page cache: it has read\n"
         f"{CACHE} MiB of files on ext4. \"total\" has the time in which the guest gives up what it lends."])
-    return Report(text, {"accel": settings.accel(), "targets": targets,
-                         "runs": {f"{case}: {lend}": [dataclasses.asdict(one) for one in found] for (case, lend), found in runs.items()}})
+    return Report(text, {"accel": settings.accel(), "targets": [one.data() for one in targets],
+                         "runs": {f"{case}: {lend}": [dataclasses.asdict(one) for one in found] for (case, lend), found in runs.items()}}, series)

@@ -16,7 +16,7 @@ from hpbtest import settings
 from hpbtest.balloon import BalloonError
 from hpbtest.guest import OURS, STOCK
 from hpbtest.libvirt import Domain, Libvirtd, missing
-from report import Report, table
+from report import Report, Series, spreads, table
 
 SIZE = 4096
 SMALL = 1024
@@ -98,13 +98,13 @@ def run(rounds: int) -> Report:
 
     def middle(driver: str, field: str) -> float:
         return statistics.median(getattr(one, field) for one in runs[driver])
-    rows = [[what, name, *(f"{how(getattr(one, field) for one in runs[driver]):.1f}" for how in (statistics.median, min, max))]
-            for what, field in ((f"setmem {SIZE // 1024} -> {SMALL // 1024} GiB", "shrink"), (f"setmem {SMALL // 1024} -> {SIZE // 1024} GiB", "grow"))
-            for driver, name in NAMES.items()]
+    series = [Series(what, name, "milliseconds", [getattr(one, field) for one in runs[driver]])
+              for what, field in ((f"setmem {SIZE // 1024} -> {SMALL // 1024} GiB", "shrink"), (f"setmem {SMALL // 1024} -> {SIZE // 1024} GiB", "grow"))
+              for driver, name in NAMES.items()]
     text = "\n\n".join([
-        table(["milliseconds", "device", "median", "min", "max"], rows),
+        spreads(series),
         table(["", "measured"], [[f"{field}, times faster than virtio-balloon", f"{middle(STOCK, field) / middle(OURS, field):.1f}"]
                                  for field in ("shrink", "grow")]),
         f"{rounds} rounds, accelerator {settings.accel()}, libvirt {version}. From `virsh setmem --live` until `virsh dommemstat` shows the size; "
         f"the guest has used {TOUCH} MiB before."])
-    return Report(text, {"accel": settings.accel(), "runs": {NAMES[driver]: [dataclasses.asdict(one) for one in found] for driver, found in runs.items()}})
+    return Report(text, {"accel": settings.accel(), "runs": {NAMES[driver]: [dataclasses.asdict(one) for one in found] for driver, found in runs.items()}}, series)

@@ -28,7 +28,7 @@ from hpbtest import hostmem, settings
 from hpbtest.balloon import resize
 from hpbtest.guest import MIB, OURS, STOCK, Guest, balloon_device
 from hpbtest.migrate import migrate
-from report import Report, table
+from report import Report, Series, Target, table, verdicts
 
 BIG = 4096
 SMALL = 1024
@@ -140,7 +140,7 @@ def median(runs: Runs, group: str, case: str, field: str) -> float:
     return statistics.median(getattr(sample, field) for sample in runs[group, case])
 
 
-def reached(runs: Runs) -> list[dict[str, Any]]:
+def reached(runs: Runs) -> list[Target]:
     """Targets and what was measured."""
     found = []
     for title, group, cases, field, relation, limit in TARGETS:
@@ -149,8 +149,7 @@ def reached(runs: Runs) -> list[dict[str, Any]]:
             value /= median(runs, group, cases[1], field)
         elif field == "growth":
             value /= MIB
-        met = value >= limit if relation == ">=" else value <= limit
-        found.append({"name": title, "value": value, "relation": relation, "target": limit, "met": met})
+        found.append(Target(title, relation, limit, value))
     return found
 
 
@@ -173,20 +172,19 @@ def run(rounds: int) -> Report:
             print(f"round {number + 1}/{rounds} {case.group + ': ' + case.name:<34} {one.total:6.0f} ms   {one.sent / MIB:7.1f} MiB"
                   f"   {one.zero:8,} zero pages   {one.cpu:5.2f} s CPU", flush=True)
     ordered = sorted(CASES, key=lambda case: ("idle", "used", "untouched").index(case.group))
-    met = reached(runs)
+    targets = reached(runs)
+    series = [Series(case.group, case.name, "milliseconds", [one.total for one in runs[case.group, case.name]]) for case in ordered]
     limit = median(runs, "idle", "virtio-balloon", "total") / median(runs, "idle", "booted with 1 GiB", "total")
     more = median(runs, "idle", "virtio-balloon-hp", "sent") - median(runs, "idle", "booted with 1 GiB", "sent")
     text = "\n\n".join([
         table(["guest", "ms", "min", "max", "downtime", "MiB sent", "zero pages", "CPU s", "source grows MiB"],
               [row(case, runs[case.group, case.name]) for case in ordered]),
-        table(["", "measured", "target", ""],
-              [[t["name"], f"{t['value']:.2f}" if t["value"] < 100 else f"{t['value']:.0f}", f"{t['relation']} {t['target']:g}",
-                "met" if t["met"] else "MISSED"] for t in met]),
+        verdicts(targets),
         f"{rounds} rounds, medians, accelerator {settings.accel()}. Guests of {BIG // 1024} GiB; with a balloon, {(BIG - SMALL) // 1024} GiB of it are out. CPU of both QEMUs, "
         f"the guest's included.\n\"used\": it has filled {FILL_BIG} MiB before, and {FILL_SMALL} MiB again after it was shrunk. "
         "`virtio-balloon` and `skip off` are without the patch for memory never populated\n(`-global migration.skip-unpopulated=off`), as QEMU is today.\n"
         f"A guest booted with {SMALL // 1024} GiB is the limit: idle {limit:.2f} times faster than the traditional balloon. A shrunk guest sends {more / MIB:.1f} MiB more than that one, "
         "most of it\nthe array of struct page for the memory that is out, which the guest needs to get it back."])
-    return Report(text, {"accel": settings.accel(), "targets": met,
+    return Report(text, {"accel": settings.accel(), "targets": [one.data() for one in targets],
                          "runs": {f"{group}: {name}": [dataclasses.asdict(sample) for sample in found]
-                                  for (group, name), found in runs.items()}})
+                                  for (group, name), found in runs.items()}}, series)

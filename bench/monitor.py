@@ -95,5 +95,5 @@ def run(rounds: int) -> Report:
         spreads(series), verdicts(targets),
         f"{rounds} rounds, accelerator {settings.accel()}. Longest answer to `query-balloon`, asked without a pause, in a resize {SIZE // MIB // 1024} -> {SMALL // MIB // 1024} -> "
         f"{SIZE // MIB // 1024} GiB,\nand in {REST_SECONDS:g} s before. {TOUCH} MiB were used before.", *dict.fromkeys(missing)])
-    return Report(text, {"accel": settings.accel(), "targets": [{**dataclasses.asdict(one), "met": one.met} for one in targets],
+    return Report(text, {"accel": settings.accel(), "targets": [one.data() for one in targets],
                          "runs": {f"{name}, {driver}": [dataclasses.asdict(one) for one in found] for (name, driver), found in runs.items()}}, series)

@@ -39,6 +39,10 @@ class Target:
         """Was it?"""
         return self.value >= self.target if self.relation == ">=" else self.value <= self.target
 
+    def data(self) -> dict[str, Any]:
+        """For JSON."""
+        return {**dataclasses.asdict(self), "met": self.met}
+
 
 @dataclasses.dataclass
 class Report:
@@ -82,7 +86,8 @@ def spreads(series: list[Series]) -> str:
 def verdicts(targets: list[Target]) -> str:
     """A table of targets."""
     return table(["", "measured", "target", ""],
-                 [[one.name, f"{one.value:.1f}", f"{one.relation} {one.target:g}", "met" if one.met else "MISSED"] for one in targets])
+                 [[one.name, f"{one.value:.2f}" if abs(one.value) < 100 else f"{one.value:.0f}", f"{one.relation} {one.target:g}",
+                   "met" if one.met else "MISSED"] for one in targets])
 
 
 def write_csv(path: Path, series: list[Series]) -> None:
@@ -117,7 +122,7 @@ def draw(stem: Path, heading: str, series: list[Series]) -> list[Path]:
     if lowest > 0 and highest / lowest > LOG_FROM:
         axes.set_yscale("log")
     axes.margins(y=0.15)
-    axes.set_xticks(range(len(titles)), titles)
+    axes.set_xticks(range(len(titles)), titles, **({"rotation": 20, "ha": "right"} if len(titles) > 3 else {}))
     axes.set_ylabel(series[0].unit)
     axes.set_title(heading)
     axes.legend()
