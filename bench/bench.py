@@ -11,6 +11,7 @@
   stalls     how long a program waits for its memory while the guest moves and grows
   scale      a guest of a terabyte: start, inflate, migration setup
   monitor    how long QEMU's monitor is silent while a guest is resized
+  device     the device without a guest, beside the bare system calls
   library    the helper library beside the bare system calls
 
 A measurement returns a Report. All are written as JSON, values by round as CSV
@@ -32,6 +33,7 @@ from pathlib import Path
 
 import backings
 import choosing
+import device
 import lending
 import library
 import libvirt
@@ -51,7 +53,7 @@ from hpbtest.qmp import QmpError
 from hpbtest.scripted import ScriptedError
 
 MEASUREMENTS = {"resize": resize.run, "backings": backings.run, "choosing": choosing.run, "migration": migration.run,
-                "lending": lending.run, "stalls": stalls.run, "scale": scale.run, "library": library.run,
+                "lending": lending.run, "stalls": stalls.run, "scale": scale.run, "device": device.run, "library": library.run,
                 "libvirt": libvirt.run, "monitor": monitor.run}
 ROUNDS = {"quick": 1, "usual": 5, "full": 15}
 TCG = ("Under TCG the guest's own work costs ten times and more of what it does on hardware, the host's what it always does: "

@@ -31,9 +31,9 @@ G_BEGIN_DECLS
  * @results: @n entries, written entirely; or NULL.
  * @cancel: read with acquire order before each slice; not 0 makes the rest of
  *     the request end with -ECANCELED. A slice is 64 MiB of shared
- *     memory (about 5 ms for 4 KiB pages), 256 MiB of private memory (8 ms;
- *     0.4 ms for huge pages), or one huge page if that is larger. NULL: runs to
- *     the end.
+ *     memory in small pages (about 5 ms), 256 MiB of private memory (8 ms;
+ *     0.4 ms for huge pages) and of huge pages of a pool (0.2 ms), or one
+ *     huge page if that is larger. NULL: runs to the end.
  *
  * Returns whether every range was done whole. Per range:
  *     0           done

@@ -29,6 +29,7 @@ FEATURES = 1 << 32 | 1 << 28    # VERSION_1, INDIRECT_DESC
 INFLATE, DEFLATE = 0, 1         # queues; the request types are one more
 RINGS, TABLE, HEADER, ANSWER = 1 << 20, 2 << 20, 3 << 20, (3 << 20) + 64
 RING_STRIDE = 64 << 10
+RING_SIZE = 256
 RESP_SIZE = 1024
 MAX_RANGES = 0x100 + 32         # of the configuration
 WRITE, INDIRECT = 2, 4          # descriptor flags
@@ -39,20 +40,24 @@ class ScriptedError(Exception):
 
 
 class Machine:
-    """A machine with `memory` bytes that nobody touches; use it as a context manager."""
+    """A machine with `memory` bytes that nobody touches; use it as a context manager.
 
-    def __init__(self, memory: int, balloon: bool = True, incoming: bool = False, args: list[str] | None = None):
+    backend: -object arguments of its memory but for id and size, the type first.
+    """
+
+    def __init__(self, memory: int, balloon: bool = True, incoming: bool = False, backend: str = "memory-backend-ram,reserve=off"):
         self._sockets = Path(tempfile.mkdtemp(prefix="hpb-"))
         self._seen = {INFLATE: 0, DEFLATE: 0}
         self._input = b""
+        self._interrupted = False
         self._args = [
-            str(settings.qemu()), "-accel", "qtest", "-cpu", "qemu64,phys-bits=46", "-machine", "microvm,memory-backend=ram",
-            "-object", f"memory-backend-ram,id=ram,size={memory},reserve=off", "-m", f"{memory // (1 << 20)}M",
+            str(settings.qemu()), "-accel", "qtest", "-cpu", "qemu64,phys-bits=46", "-machine", "microvm,memory-backend=ram,ioapic2=off",
+            "-object", f"{backend},id=ram,size={memory}", "-m", f"{memory // (1 << 20)}M",
             "-display", "none", "-nodefaults", "-no-user-config", "-global", "virtio-mmio.force-legacy=false",
             "-chardev", f"socket,id=qmp,path={self._sockets / 'qmp'}", "-mon", "chardev=qmp,mode=control",
             "-qtest", f"unix:{self._sockets / 'qtest'}", "-qtest-log", "/dev/null",
             *(["-device", f"virtio-balloon-hp-device,id={BALLOON_ID},bus=virtio-mmio-bus.0"] if balloon else []),
-            *(["-incoming", "defer"] if incoming else []), *(args or [])]
+            *(["-incoming", "defer"] if incoming else [])]
 
     def __enter__(self) -> "Machine":
         listeners = {}
@@ -97,17 +102,23 @@ class Machine:
         """Process id of QEMU."""
         return self._process.pid
 
-    def _ask(self, command: str) -> str:
-        self._qtest.sendall(command.encode() + b"\n")
+    def _line(self) -> str:
         while b"\n" not in self._input:
             data = self._qtest.recv(65536)
             if not data:
-                raise ScriptedError(f"QEMU ended while it was asked: {command[:80]}")
+                raise ScriptedError("QEMU has ended")
             self._input += data
         line, self._input = self._input.split(b"\n", 1)
-        word, _, rest = line.decode().partition(" ")
+        self._interrupted |= line.startswith(b"IRQ raise")
+        return line.decode()
+
+    def _ask(self, command: str) -> str:
+        self._qtest.sendall(command.encode() + b"\n")
+        while (line := self._line()).startswith("IRQ"):
+            pass
+        word, _, rest = line.partition(" ")
         if word != "OK":
-            raise ScriptedError(f"'{command[:80]}' was answered '{line.decode()}'")
+            raise ScriptedError(f"'{command[:80]}' was answered '{line}'")
         return rest
 
     def _register(self, offset: int, value: int | None = None) -> int:
@@ -124,6 +135,7 @@ class Machine:
 
     def start_driver(self) -> None:
         """Negotiate, and set up the queues for inflate and deflate."""
+        self._ask("irq_intercept_in ioapic")
         if (kind := self._register(8)) != DEVICE_ID:
             raise ScriptedError(f"the first virtio device is of type {kind}, not {DEVICE_ID}")
         for status in (0, 1, 3):
@@ -137,7 +149,7 @@ class Machine:
         for queue in (INFLATE, DEFLATE):
             ring = RINGS + queue * RING_STRIDE
             self._register(0x30, queue)
-            self._register(0x38, 16)
+            self._register(0x38, RING_SIZE)
             for register, address in ((0x80, ring), (0x90, ring + 4096), (0xa0, ring + 8192)):
                 self._register(register, address)
                 self._register(register + 4, 0)
@@ -148,8 +160,24 @@ class Machine:
         """How many ranges a request may have."""
         return self._register(MAX_RANGES)
 
-    def request(self, queue: int, ranges: list[tuple[int, int]]) -> None:
-        """Give up (INFLATE) or take back (DEFLATE) ranges of address and length below 4 GiB each; all of it has to be done."""
+    def request(self, queue: int, ranges: list[tuple[int, int]]) -> float:
+        """Give up (INFLATE) or take back (DEFLATE) ranges of address and length below 4 GiB each; all of it has to be done.
+
+        Returns the seconds from the notification until the interrupt.
+        """
+        size = sum(length for _, length in ranges)
+        seconds = self._send(queue, ranges, 1)
+        status, _, exceptions, done = struct.unpack("<HHIQ", self._read(ANSWER, 16))
+        if status or done != size:
+            raise ScriptedError(f"{done} of {size} bytes were done, status {status}, {exceptions} exceptions")
+        return seconds
+
+    def empty_requests(self, queue: int, count: int) -> float:
+        """Requests without ranges, at most RING_SIZE with one notification. Returns the seconds from the notification until the last interrupt."""
+        return self._send(queue, [], count)
+
+    def _send(self, queue: int, ranges: list[tuple[int, int]], count: int) -> float:
+        """The same request, `count` times."""
         ring = RINGS + queue * RING_STRIDE
         size = sum(length for _, length in ranges)
         self._write(HEADER, struct.pack("<HHIQ", queue + 1, 0, RESP_SIZE, size))
@@ -157,15 +185,17 @@ class Machine:
         table = b"".join(struct.pack("<QIHH", address, length, flags | (number + 1 < len(chain)), (number + 1) % len(chain))
                          for number, (address, length, flags) in enumerate(chain))
         self._write(TABLE, table)
-        self._write(ring, struct.pack("<QIHH", TABLE, len(table), INDIRECT, 0))
-        seen = self._seen[queue]
-        self._seen[queue] = (seen + 1) % (1 << 16)
-        self._write(ring + 4096 + 4 + seen % 16 * 2, b"\0\0")
+        self._write(ring, struct.pack("<QIHH", TABLE, len(table), INDIRECT, 0) * count)
+        for number in range(count):
+            self._write(ring + 4096 + 4 + (self._seen[queue] + number) % RING_SIZE * 2, struct.pack("<H", number))
+        self._seen[queue] = (self._seen[queue] + count) % (1 << 16)
         self._write(ring + 4096, struct.pack("<HH", 0, self._seen[queue]))
+        start, interrupt = time.perf_counter(), 0.0
         self._register(0x50, queue)
         while struct.unpack("<H", self._read(ring + 8192 + 2, 2))[0] != self._seen[queue]:
-            if self._process.poll() is not None:
-                raise ScriptedError("QEMU has ended")
-        status, _, exceptions, done = struct.unpack("<HHIQ", self._read(ANSWER, 16))
-        if status or done != size:
-            raise ScriptedError(f"{done} of {size} bytes were done, status {status}, {exceptions} exceptions")
+            while not self._interrupted:
+                self._line()
+            interrupt = time.perf_counter()
+            self._interrupted = False
+            self._register(0x64, self._register(0x60))
+        return (interrupt or time.perf_counter()) - start
