@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """./hpb bench: measurements side by side, each a module here.
 
-  resize     shrink and grow, the traditional balloon and this one in turns
+  resize     shrink and grow: the traditional balloon, virtio-mem, this one and the host's limit
+  sizes      the same for guests of all sizes, untouched, used and in pieces
   backings   what the host has of a guest before, ballooned, grown back and used again
   choosing   guests in pieces, full of page cache, and with a kernel that clears what it allocates
   migration  live migration of guests that do not need all their memory, in turns
@@ -41,6 +42,7 @@ import migration
 import monitor
 import resize
 import scale
+import sizes
 import stalls
 from report import Report, draw, update, write_csv
 from hpbtest import settings
@@ -52,7 +54,7 @@ from hpbtest.migrate import MigrationError
 from hpbtest.qmp import QmpError
 from hpbtest.scripted import ScriptedError
 
-MEASUREMENTS = {"resize": resize.run, "backings": backings.run, "choosing": choosing.run, "migration": migration.run,
+MEASUREMENTS = {"resize": resize.run, "sizes": sizes.run, "backings": backings.run, "choosing": choosing.run, "migration": migration.run,
                 "lending": lending.run, "stalls": stalls.run, "scale": scale.run, "device": device.run, "library": library.run,
                 "libvirt": libvirt.run, "monitor": monitor.run}
 ROUNDS = {"quick": 1, "usual": 5, "full": 15}

@@ -46,7 +46,7 @@ build_module() {
 compile_guest_programs() {
     local program
     mkdir -p "$HPB_BUILD/guest"
-    for program in touch pattern agent kexec blocks pollute stall; do
+    for program in touch pattern agent kexec blocks pollute stall load; do
         gcc -std=gnu11 -D_GNU_SOURCE -O2 -Wall -Wextra -Werror -static -o "$HPB_BUILD/guest/hpb-$program" \
             "$HPB_TOP/tests/e2e/guest/$program.c"
     done

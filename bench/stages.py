@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Where the time of a resize goes, from the trace events of the guest's driver and of QEMU's device.
+
+The two have clocks of their own. That a request arrives after it was sent, and an answer
+too, ties them together to the time of one notification. Each moment of a resize is then
+of one stage, the first that applies: the host frees; the guest takes, or returns, memory;
+a request or an answer is on its way; nobody does anything (waiting: for a processor,
+mostly, where there are two for guest and host).
+"""
+from __future__ import annotations
+
+import dataclasses
+import re
+import statistics
+from pathlib import Path
+
+from hpbtest import settings
+from hpbtest.balloon import BalloonError, resize
+from hpbtest.guest import MIB, OURS, Guest, balloon_device
+from peers import Setting, fill
+from report import Report, Series, table
+
+SETTING = Setting()
+TRACING = "/sys/kernel/tracing"
+STAGES = ("freeing", "taking", "returning", "on its way", "waiting")
+GUEST_LINE = re.compile(r" ([0-9.]+): hpb_(target|taken|request|answer|returned): (.*)$")
+HOST_LINE = re.compile(r"@([0-9.]+):virtio_balloon_hp_(target|request|discard|answer) (.*)$")
+
+
+@dataclasses.dataclass(frozen=True)
+class Event:
+    """What happened, and when, in seconds."""
+    at: float
+    what: str
+
+
+@dataclasses.dataclass
+class Span:
+    """Of a stage, in seconds."""
+    stage: str
+    begin: float
+    end: float
+
+
+def events(text: str, line: re.Pattern[str]) -> list[Event]:
+    """From a trace."""
+    return [Event(float(match[1]), match[2]) for match in map(line.search, text.splitlines()) if match]
+
+
+def times(found: list[Event], what: str) -> list[float]:
+    """When it happened."""
+    return [event.at for event in found if event.what == what]
+
+
+def clock_difference(guest: list[Event], host: list[Event]) -> float:
+    """What to add to the guest's clock to have the host's: as if the fastest request had taken no time."""
+    sent, arrived = times(guest, "request"), times(host, "request")
+    if not sent or len(sent) != len(arrived):
+        raise BalloonError(f"the guest has sent {len(sent)} requests, {len(arrived)} have arrived")
+    return min(there - here for here, there in zip(sent, arrived))
+
+
+def guest_spans(guest: list[Event]) -> list[Span]:
+    """When the driver takes memory, and when it returns it: from its event before to the event that says so."""
+    stage = {"taken": "taking", "returned": "returning"}
+    return [Span(stage[now.what], before.at, now.at) for before, now in zip(guest, guest[1:]) if now.what in stage]
+
+
+def host_spans(host: list[Event]) -> list[Span]:
+    """When the device frees: from a request that finds it idle, or from the answer before, to the last range of the next answer."""
+    spans, begin, last, waiting = [], 0.0, 0.0, 0
+    for event in host:
+        if event.what == "request":
+            begin = begin if waiting else event.at
+            waiting += 1
+        elif event.what == "discard":
+            last = event.at
+        elif event.what == "answer":
+            if last > begin:
+                spans.append(Span("freeing", begin, last))
+            begin, waiting = event.at, waiting - 1
+    return spans
+
+
+def on_its_way(guest: list[Event], host: list[Event]) -> list[Span]:
+    """Requests until they arrive, answers until they are seen."""
+    return [Span("on its way", *sorted(pair)) for what, one, other in (("request", guest, host), ("answer", host, guest))
+            for pair in zip(times(one, what), times(other, what))]
+
+
+def split(spans: list[Span], begin: float, end: float) -> dict[str, float]:
+    """Seconds of each stage between two moments."""
+    marks = sorted({begin, end, *(mark for span in spans for mark in (span.begin, span.end) if begin < mark < end)})
+    found = dict.fromkeys(STAGES, 0.0)
+    for first, second in zip(marks, marks[1:]):
+        here = {span.stage for span in spans if span.begin <= first and second <= span.end}
+        found[next((stage for stage in STAGES if stage in here), "waiting")] += second - first
+    return found
+
+
+def traced(guest: Guest, log: Path, mib: int) -> dict[str, float]:
+    """Resize it. From when the device hears of it until the guest has returned or the host has freed the last."""
+    start = log.stat().st_size if log.exists() else 0
+    guest.run(f"echo >{TRACING}/trace")
+    resize(guest, mib * MIB)
+    inside = events(guest.run(f"cat {TRACING}/trace").output, GUEST_LINE)
+    with log.open(encoding="utf-8", errors="replace") as file:
+        file.seek(start)
+        host = events(file.read(), HOST_LINE)
+    difference = clock_difference(inside, host)
+    inside = [dataclasses.replace(event, at=event.at + difference) for event in inside]
+    spans = host_spans(host) + guest_spans(inside) + on_its_way(inside, host)
+    return split(spans, host[0].at, max([event.at for event in host] + times(inside, "returned")))
+
+
+def measure(number: int) -> dict[str, dict[str, float]]:
+    """One guest."""
+    log = settings.build() / "e2e" / f"bench-stages-{number}.trace"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.unlink(missing_ok=True)
+    with Guest(f"bench-stages-{number}", memory=SETTING.memory, devices=balloon_device(OURS), append="init_on_alloc=0",
+               args=["-D", str(log), "-msg", "timestamp=on"]) as guest:
+        fill(guest, SETTING)
+        guest.run(f"echo 1 >{TRACING}/events/virtio_balloon_hp/enable")
+        guest.qmp.execute("trace-event-set-state", name="virtio_balloon_hp_*", enable=True)
+        found = {"shrink": traced(guest, log, SETTING.memory - SETTING.out), "grow": traced(guest, log, SETTING.memory)}
+    log.unlink()
+    return found
+
+
+def run(rounds: int) -> Report:
+    """All rounds."""
+    runs = []
+    for number in range(rounds):
+        runs.append(measure(number))
+        for step, stages in runs[-1].items():
+            print(f"round {number + 1}/{rounds} {step:<7} " + "   ".join(f"{stage} {1000 * seconds:6.2f}" for stage, seconds in stages.items()) + " ms", flush=True)
+    series = [Series(step, stage, "milliseconds", [1000 * one[step][stage] for one in runs]) for step in runs[0] for stage in STAGES]
+    rows = [[step, *(f"{1000 * statistics.median(one[step][stage] for one in runs):.2f}" for stage in STAGES),
+             f"{1000 * statistics.median(sum(one[step].values()) for one in runs):.2f}"] for step in runs[0]]
+    text = (f"{table(['milliseconds', *STAGES, 'whole'], rows)}\n\n{rounds} rounds, medians, accelerator {settings.accel()}, guest {SETTING}, traced by both sides. Each moment counts for the "
+            "first stage that applies:\nthe guest takes the next blocks while the host frees those before, and that is \"freeing\". A guest that grows has its size before it has returned all "
+            "blocks to its allocator;\nhere it is done when it has.")
+    return Report(text, {"accel": settings.accel(), "runs": runs}, series)
