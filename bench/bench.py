@@ -2,18 +2,21 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """./hpb bench: measurements side by side, each a module here.
 
-  resize     shrink and grow: the traditional balloon, virtio-mem, this one and the host's limit
-  sizes      the same for guests of all sizes, untouched, used and in pieces
-  backings   what the host has of a guest before, ballooned, grown back and used again
-  choosing   guests in pieces, full of page cache, and with a kernel that clears what it allocates
-  migration  live migration of guests that do not need all their memory, in turns
-  lending    live migration of guests that lend what they do not need, in turns
-  libvirt    virsh setmem of both balloons, by one libvirtd, in turns
-  stalls     how long a program waits for its memory while the guest moves and grows
-  scale      a guest of a terabyte: start, inflate, migration setup
-  monitor    how long QEMU's monitor is silent while a guest is resized
-  device     the device without a guest, beside the bare system calls
-  library    the helper library beside the bare system calls
+  resize        shrink and grow: the traditional balloon, virtio-mem, this one and the host's limit
+  sizes         the same for guests of all sizes, untouched, used and in pieces
+  stages        where the time of a resize goes
+  hugepages     whether huge pages stay whole, in the guest and on the host
+  interference  what a program in the guest feels of a resize
+  backings      what the host has of a guest before, ballooned, grown back and used again
+  choosing      guests in pieces, full of page cache, and with a kernel that clears what it allocates
+  migration     live migration of guests that do not need all their memory, in turns
+  lending       live migration of guests that lend what they do not need, in turns
+  libvirt       virsh setmem of both balloons, by one libvirtd, in turns
+  stalls        how long a program waits for its memory while the guest moves and grows
+  scale         guests of up to a terabyte, and many ranges: start, inflate, migration setup
+  monitor       how long QEMU's monitor is silent while a guest is resized
+  device        the device without a guest, beside the bare system calls
+  library       the helper library beside the bare system calls
 
 A measurement returns a Report. All are written as JSON, values by round as CSV
 too, and drawn as SVG and PNG; with --update their chapters in
@@ -35,6 +38,8 @@ from pathlib import Path
 import backings
 import choosing
 import device
+import hugepages
+import interference
 import lending
 import library
 import libvirt
@@ -43,6 +48,7 @@ import monitor
 import resize
 import scale
 import sizes
+import stages
 import stalls
 from report import Report, draw, update, write_csv
 from hpbtest import settings
@@ -54,9 +60,8 @@ from hpbtest.migrate import MigrationError
 from hpbtest.qmp import QmpError
 from hpbtest.scripted import ScriptedError
 
-MEASUREMENTS = {"resize": resize.run, "sizes": sizes.run, "backings": backings.run, "choosing": choosing.run, "migration": migration.run,
-                "lending": lending.run, "stalls": stalls.run, "scale": scale.run, "device": device.run, "library": library.run,
-                "libvirt": libvirt.run, "monitor": monitor.run}
+MEASUREMENTS = {module.__name__: module.run for module in (
+    resize, sizes, stages, hugepages, interference, backings, choosing, migration, lending, libvirt, stalls, monitor, scale, device, library)}
 ROUNDS = {"quick": 1, "usual": 5, "full": 15}
 TCG = ("Under TCG the guest's own work costs ten times and more of what it does on hardware, the host's what it always does: "
        "what the guest does weighs too much in these times, and ratios say more than they do.")

@@ -11,12 +11,14 @@ import dataclasses
 import statistics
 
 from hpbtest import measure, settings
-from hpbtest.guest import OURS, STOCK
-from peers import HOST, PEERS, VIRTIO_MEM, Setting, Times, fill, host, measured
+from hpbtest.balloon import resize
+from hpbtest.guest import MIB, OURS, STOCK
+from peers import HOST, PEERS, REST_SECONDS, VIRTIO_MEM, Setting, Times, fill, host, measured
 from report import Report, Series, Target, spreads, verdicts
 
 SETTING = Setting(measure.GUEST_MIB, measure.GUEST_MIB - measure.SMALL_MIB)
-STEPS = {"shrink 4 -> 1 GiB": "shrink", "grow 1 -> 4 GiB": "grow", "fill a fresh guest": "fresh", "fill a grown guest": "touch", "fill it once more": "touch_again"}
+STEPS = {"shrink 4 -> 1 GiB": "shrink", "grow 1 -> 4 GiB": "grow", "the same right after a shrink": "at_once",
+         "fill a fresh guest": "fresh", "fill a grown guest": "touch", "fill it once more": "touch_again"}
 
 
 @dataclasses.dataclass
@@ -31,11 +33,13 @@ def counted(driver: str, name: str) -> Round:
     guest, log = measure.boot(driver, name)
     with guest:
         fresh = fill(guest, SETTING)
-        measure.time_resizes(guest, found)
+        measure.time_resizes(guest, found, REST_SECONDS)
         touch, again = fill(guest, SETTING), fill(guest, SETTING)
+        resize(guest, measure.SMALL_MIB * MIB)
+        at_once = resize(guest, measure.GUEST_MIB * MIB)
         measure.count_traffic(guest, log, found)
     log.unlink(missing_ok=True)
-    return Round(found.shrink, found.grow, fresh, touch, again, found)
+    return Round(found.shrink, found.grow, fresh, touch, again, at_once, found)
 
 
 def reached(runs: dict[str, list[Times]]) -> list[Target]:

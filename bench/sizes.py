@@ -12,7 +12,8 @@ from report import Report, Series, Target, table, verdicts
 
 SIZES = [1024, 2048, 4096, 8192, 16384]
 SPARE = 3072    # MiB of the host beside the guest
-STEPS = {"shrink": "shrink", "grow": "grow", "fill a fresh guest": "fresh", "fill a grown guest": "touch", "fill it once more": "touch_again"}
+STEPS = {"shrink": "shrink", "grow": "grow", "fill a fresh guest": "fresh", "fill a grown guest": "touch", "fill it once more": "touch_again",
+         "grow right after a shrink": "at_once"}
 MAIN = 4096
 UNTOUCHED_TIMES = 300
 

@@ -13,6 +13,7 @@ second, untimed shrink and grow, by a trace event that is the same for both.
 from __future__ import annotations
 
 import dataclasses
+import time
 from pathlib import Path
 from typing import Callable
 
@@ -65,11 +66,12 @@ def boot(driver: str, name: str, append: str = "", incoming: bool = False, **opt
     return guest, log
 
 
-def time_resizes(guest: Guest, result: Measurement) -> None:
-    """Shrink and grow back once, timed."""
+def time_resizes(guest: Guest, result: Measurement, rest: float = 0.0) -> None:
+    """Shrink and grow back once, timed. rest: seconds between, in which the driver does what it has left."""
     result.before = host_view(guest)
     result.shrink = resize(guest, SMALL_MIB * MIB)
     result.shrunk = host_view(guest)
+    time.sleep(rest)
     result.grow = resize(guest, GUEST_MIB * MIB)
 
 
