@@ -55,6 +55,7 @@ from hpbtest import settings
 from hpbtest.balloon import BalloonError
 from hpbtest.console import ConsoleError
 from hpbtest.guest import GuestError
+from hpbtest.hostsetup import HostLacks
 from hpbtest.libvirt import LibvirtError
 from hpbtest.migrate import MigrationError
 from hpbtest.qmp import QmpError
@@ -80,7 +81,7 @@ def keep(stem: Path, name: str, result: Report) -> None:
 def arguments() -> argparse.Namespace:
     """The command line, checked."""
     parser = argparse.ArgumentParser(prog="./hpb bench", description="Measure side by side.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"any of: {' '.join(MEASUREMENTS)} (default: resize)")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"any of: {' '.join(MEASUREMENTS)}; or all (default: resize)")
     much = parser.add_mutually_exclusive_group()
     much.add_argument("--rounds", type=int, default=ROUNDS["usual"], help="how often, where it is repeated (default %(default)s)")
     for name in ("quick", "full"):
@@ -89,9 +90,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--update", action="store_true", help="write the results to docs/benchmarks.md")
     parser.add_argument("--out", type=Path, required=True, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if "all" in options.names:
+        options.names = list(MEASUREMENTS)
     for name in options.names:
         if name not in MEASUREMENTS:
-            parser.error(f"unknown measurement '{name}' (there are: {' '.join(MEASUREMENTS)})")
+            parser.error(f"unknown measurement '{name}' (there are: {' '.join(MEASUREMENTS)} all)")
     if options.rounds < 1:
         parser.error("--rounds must be at least 1")
     return options
@@ -105,7 +108,7 @@ def main() -> int:
     for name in options.names or ["resize"]:
         try:
             result: Report = MEASUREMENTS[name](options.rounds)
-        except (GuestError, BalloonError, ConsoleError, LibvirtError, MigrationError, QmpError, ScriptedError) as error:
+        except (GuestError, BalloonError, ConsoleError, HostLacks, LibvirtError, MigrationError, OSError, QmpError, ScriptedError) as error:
             print(f"bench: {name} failed: {error}", file=sys.stderr)
             return 1
         print(f"\n{result.text}")

@@ -99,6 +99,7 @@ def write_csv(path: Path, series: list[Series]) -> None:
             lines.writerows([one.title, one.peer, number, value, one.unit] for number, value in enumerate(one.values, 1))
 
 
+MISSED = "missed"  # the chapter that sums up the others
 HATCHES = ["", "///", "...", "xxx", "---"]
 LOG_FROM = 20  # between the lowest and the highest bar
 
@@ -133,13 +134,27 @@ def draw(stem: Path, heading: str, series: list[Series]) -> list[Path]:
     return paths
 
 
-def update(path: Path, name: str, report: Report) -> Path:
-    """Replace the chapter of that name, between its two marks, in a document."""
-    text = path.read_text(encoding="utf-8")
+def put(text: str, name: str, chapter: str) -> str:
+    """A document with that chapter between the marks of that name."""
     begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
-    new, count = re.subn(re.escape(begin) + ".*?" + re.escape(end),
-                         lambda match: f"{begin}\n\n{report.text}\n\n{machine()}.\n\n{end}", text, flags=re.S)
+    new, count = re.subn(re.escape(begin) + ".*?" + re.escape(end), lambda match: f"{begin}\n\n{chapter}\n\n{end}", text, flags=re.S)
     if count != 1:
-        raise ValueError(f"{path} must have the marks '{begin}' and '{end}' once; put them where the results shall be")
-    path.write_text(new, encoding="utf-8")
+        raise ValueError(f"the document must have the marks '{begin}' and '{end}' once; put them where the results shall be")
+    return new
+
+
+def missed(text: str) -> str:
+    """The targets that a document calls missed, in a table, and how many there are in all."""
+    rows, met = [], 0
+    for name, chapter in re.findall(r"<!-- (\w+): begin -->(.*?)<!-- \1: end -->", text, re.S):
+        lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in chapter.splitlines() if line.endswith("|")] if name != MISSED else []
+        met += sum(line[-1] == "met" for line in lines)
+        rows += [[f"{name}: {line[0]}", *line[1:3]] for line in lines if line[-1] == "MISSED"]
+    return "\n\n".join([f"{met} of {met + len(rows)} targets are met.", *([table(["missed", "measured", "target"], rows)] if rows else [])])
+
+
+def update(path: Path, name: str, report: Report) -> Path:
+    """Replace the chapter of that name, between its two marks, in a document; and the one that lists what is missed."""
+    text = put(path.read_text(encoding="utf-8"), name, f"{report.text}\n\n{machine()}.")
+    path.write_text(put(text, MISSED, missed(text)), encoding="utf-8")
     return path

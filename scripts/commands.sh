@@ -14,8 +14,9 @@ usage: ./hpb COMMAND
   test [SUITE...]   run tests: lint unit kunit qtest e2e spec (default: all);
                     and libvirt: libvirt/patches, built into libvirt itself
   bench [NAME...] [--quick | --full | --rounds N] [--accel kvm|tcg] [--update]
-                    measure side by side: resize backings choosing migration
-                    lending stalls scale library libvirt monitor (default:
+                    measure side by side: resize sizes stages hugepages
+                    interference backings choosing migration lending libvirt
+                    stalls monitor scale device library, or all (default:
                     resize); JSON, CSV and drawings go to build/bench;
                     --update: write to docs/benchmarks.md
   run [--kernel K] [-- ARGS]

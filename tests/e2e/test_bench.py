@@ -11,6 +11,8 @@ from hpbtest import settings
 
 sys.path.insert(0, str(settings.top() / "bench"))
 
+import stages  # noqa: E402
+from hpbtest.balloon import BalloonError  # noqa: E402
 from report import Report, Series, Target, spreads, update, verdicts, write_csv  # noqa: E402
 
 SERIES = [Series("shrink", "stock", "ms", [4.0, 2.0, 9.0]), Series("shrink", "ours", "ms", [1.0, 3.0])]
@@ -38,10 +40,48 @@ def test_csv(tmp_path):
 def test_chapter(tmp_path):
     """Only what is between the marks is replaced; without them nothing is written, and it is said what to do."""
     path = tmp_path / "doc.md"
-    path.write_text("a\n<!-- x: begin -->\nold\n<!-- x: end -->\nb\n", encoding="utf-8")
-    update(path, "x", Report("new \\1", {}))
+    path.write_text("<!-- missed: begin -->\n<!-- missed: end -->\na\n<!-- x: begin -->\nold\n<!-- x: end -->\nb\n", encoding="utf-8")
+    said = verdicts([Target("fast", ">=", 2, 2), Target("small", "<=", 2, 3)])
+    update(path, "x", Report(f"new \\1\n\n{said}", {}))
+    update(path, "x", Report(f"new \\1\n\n{said}", {}))
     text = path.read_text(encoding="utf-8")
-    assert text.startswith("a\n<!-- x: begin -->\n\nnew \\1\n") and text.endswith("<!-- x: end -->\nb\n") and "old" not in text
+    assert "a\n<!-- x: begin -->\n\nnew \\1\n" in text and text.endswith("<!-- x: end -->\nb\n") and "old" not in text
+    summary = text[:text.index("missed: end")]
+    assert "1 of 2 targets are met." in summary and "x: small" in summary and "fast" not in summary
     with pytest.raises(ValueError, match="begin"):
         update(path, "y", Report("new", {}))
     assert path.read_text(encoding="utf-8") == text
+
+
+GUEST = """ kworker 10.000: hpb_target: virtio0 requested=4 held=0
+ kworker 10.002: hpb_taken: virtio0 ranges=1 bytes=2
+ kworker 10.002: hpb_request: virtio0 type=1 ranges=1 bytes=2
+ kworker 10.005: hpb_taken: virtio0 ranges=1 bytes=2
+ kworker 10.005: hpb_request: virtio0 type=1 ranges=1 bytes=2
+ kworker 10.0075: hpb_answer: virtio0 type=1 status=0
+ kworker 10.010: hpb_answer: virtio0 type=1 status=0
+"""
+HOST = """1@99.999:virtio_balloon_hp_target guest size
+1@100.002:virtio_balloon_hp_request req 0x1
+1@100.006:virtio_balloon_hp_request req 0x2
+2@100.007:virtio_balloon_hp_discard block
+1@100.007:virtio_balloon_hp_answer req 0x1
+2@100.009:virtio_balloon_hp_discard block
+1@100.009:virtio_balloon_hp_answer req 0x2
+"""
+
+
+def test_stages():
+    """Two traces with clocks of their own become one line of time; each moment is of one stage."""
+    guest, host = stages.events(GUEST, stages.GUEST_LINE), stages.events(HOST, stages.HOST_LINE)
+    assert (len(guest), len(host)) == (7, 7)
+    difference = stages.clock_difference(guest, host)
+    assert difference == pytest.approx(90)
+    guest = [stages.Event(event.at + difference, event.what) for event in guest]
+    spans = stages.host_spans(host) + stages.guest_spans(guest) + stages.on_its_way(guest, host)
+    found = stages.split(spans, host[0].at, guest[-1].at)
+    # the guest takes until 100.002; from then on the host frees, until 100.009; the last answer takes a millisecond
+    assert {stage: round(1000 * seconds, 3) for stage, seconds in found.items()} == {
+        "freeing": 7, "taking": 2, "returning": 0, "on its way": 1, "waiting": 1}
+    with pytest.raises(BalloonError, match="2 requests, 1 have arrived"):
+        stages.clock_difference(guest, host[:2])
