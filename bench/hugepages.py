@@ -33,12 +33,11 @@ class Share:
 def look(guest: Guest) -> Share:
     """Fill what is free, look, and free it again."""
     used = meminfo(guest, "MemAvailable") // MIB - LEFT
-    guest.run("rm -f /tmp/touched")
-    hold(guest, str(used))
-    text = guest.run("cat /proc/$(pgrep -n hpb-touch)/smaps_rollup").output
+    hold(guest, str(used), "/tmp/filled")
+    text = guest.run("cat /proc/$(cat /tmp/filled.pid)/smaps_rollup").output
     huge, anonymous = (int(re.search(rf"^{field}: +(\d+) kB", text, re.M)[1]) for field in ("AnonHugePages", "Anonymous"))
     host = hostmem.process(guest.pid)
-    guest.run("p=$(pgrep -n hpb-touch); kill $p; while [ -d /proc/$p ]; do sleep 0.1; done")
+    guest.run("p=$(cat /tmp/filled.pid); kill $p; while [ -d /proc/$p ]; do sleep 0.1; done")
     return Share(100 * huge / anonymous, 100 * host.anon_huge / host.rss, used)
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 from .guest import Guest
 
 
-def hold(guest: Guest, arguments: str) -> None:
-    """Run hpb-touch with these arguments; returns when it has all its memory, and leaves it there."""
-    guest.run(f"hpb-touch -k {arguments} >/tmp/touched 2>&1 & until grep -q TOUCHED /tmp/touched; do sleep 0.1; done", timeout=120)
+def hold(guest: Guest, arguments: str, output: str = "/tmp/touched") -> None:
+    """Run hpb-touch with these arguments; returns when it has all its memory, and leaves it there.
+
+    What it prints is in the guest's file `output`, its process id in one with .pid added.
+    """
+    guest.run(f"hpb-touch -k {arguments} >{output} 2>&1 & echo $! >{output}.pid; until grep -q TOUCHED {output}; do sleep 0.1; done", timeout=120)
 
 
 def fragment(guest: Guest, mib: int) -> None:
