@@ -37,8 +37,8 @@ class Setting:
 
     @property
     def fill(self) -> int:
-        """MiB that a program gets: as good as all."""
-        return self.memory * 15 // 16 - 256
+        """MiB that a program gets: as good as all. Free page reporting has some of the rest at any time."""
+        return self.memory * 15 // 16 - 384
 
     def __str__(self) -> str:
         return f"{self.memory // 1024} -> {(self.memory - self.out) / 1024:.3g} GiB, {self.state}{', init_on_alloc=1' if self.clear else ''}"

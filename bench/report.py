@@ -105,26 +105,27 @@ LOG_FROM = 20  # between the lowest and the highest bar
 
 
 def draw(stem: Path, heading: str, series: list[Series]) -> list[Path]:
-    """Bars of the medians from the lowest value to the highest, as SVG and PNG; devices differ in pattern as well as in shade."""
+    """Bars of the medians, with lowest and highest value, as SVG and PNG; devices differ in pattern as well as in shade."""
     import matplotlib
     matplotlib.use("Agg")
     from matplotlib import pyplot
     titles, peers = (list(dict.fromkeys(names)) for names in ([one.title for one in series], [one.peer for one in series]))
-    figure, axes = pyplot.subplots(figsize=(1.5 + 1.1 * len(series), 4.5), layout="constrained")
+    figure, axes = pyplot.subplots(figsize=(10, 1.5 + 0.3 * len(titles) * len(peers)), layout="constrained")
     for number, peer in enumerate(peers):
         mine = [one for one in series if one.peer == peer]
         medians = [one.spread()[0] for one in mine]
-        width = 0.8 / len(peers)
-        bars = axes.bar([titles.index(one.title) + (number - (len(peers) - 1) / 2) * width for one in mine], medians, width, label=peer,
-                        color=str(0.9 - 0.6 * number / max(len(peers) - 1, 1)), edgecolor="black", hatch=HATCHES[number % len(HATCHES)],
-                        yerr=[[one.spread()[0] - one.spread()[1] for one in mine], [one.spread()[2] - one.spread()[0] for one in mine]], capsize=3)
+        height = 0.8 / len(peers)
+        bars = axes.barh([titles.index(one.title) + (number - (len(peers) - 1) / 2) * height for one in mine], medians, height, label=peer,
+                         color=str(0.9 - 0.6 * number / max(len(peers) - 1, 1)), edgecolor="black", hatch=HATCHES[number % len(HATCHES)],
+                         xerr=[[one.spread()[0] - one.spread()[1] for one in mine], [one.spread()[2] - one.spread()[0] for one in mine]], capsize=3)
         axes.bar_label(bars, [f"{median:.3g}" for median in medians], padding=3)
     lowest, highest = (pick(one.spread()[0] for one in series) for pick in (min, max))
     if lowest > 0 and highest / lowest > LOG_FROM:
-        axes.set_yscale("log")
-    axes.margins(y=0.15)
-    axes.set_xticks(range(len(titles)), titles, **({"rotation": 20, "ha": "right"} if len(titles) > 3 else {}))
-    axes.set_ylabel(series[0].unit)
+        axes.set_xscale("log")
+    axes.margins(x=0.15, y=0.01)
+    axes.set_yticks(range(len(titles)), titles)
+    axes.invert_yaxis()
+    axes.set_xlabel(series[0].unit)
     axes.set_title(heading)
     axes.legend()
     paths = [stem.with_suffix(f".{kind}") for kind in ("svg", "png")]

@@ -78,7 +78,7 @@ def run(rounds: int) -> Report:
     targets = reached(runs)
     text = "\n\n".join([
         spreads(series), verdicts(targets),
-        f"{rounds} rounds, accelerator {settings.accel()}, `init_on_alloc=0`, the guest has filled {measure.TOUCH_MIB} MiB before. "
+        f"{rounds} rounds, accelerator {settings.accel()}, `init_on_alloc=0`, the guest has filled {SETTING.fill} MiB before. "
         f"\"reporting\":\nfree-page-reporting=on. virtio-mem: {SETTING.out // 1024} of the {SETTING.memory // 1024} GiB are its own, online as movable. \"host, one call\": MADV_DONTNEED of "
         f"{SETTING.out // 1024} GiB in huge pages, no guest."])
     return Report(text, {"accel": settings.accel(), "targets": [one.data() for one in targets],

@@ -10,7 +10,8 @@ def hold(guest: Guest, arguments: str, output: str = "/tmp/touched") -> None:
 
     What it prints is in the guest's file `output`, its process id in one with .pid added.
     """
-    guest.run(f"hpb-touch -k {arguments} >{output} 2>&1 & echo $! >{output}.pid; until grep -q TOUCHED {output}; do sleep 0.1; done", timeout=120)
+    guest.run(f"hpb-touch -k {arguments} >{output} 2>&1 & echo $! >{output}.pid; "
+              f"while ! grep -q TOUCHED {output} && [ -d /proc/$(cat {output}.pid) ]; do sleep 0.1; done; cat {output}; grep -q TOUCHED {output}", timeout=120)
 
 
 def fragment(guest: Guest, mib: int) -> None:
