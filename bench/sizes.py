@@ -7,7 +7,7 @@ import statistics
 
 from hpbtest import hostmem, settings
 from hpbtest.guest import MIB, OURS, STOCK
-from peers import PEERS, VIRTIO_MEM, Setting, Times, measured
+from peers import PEERS, REPORTING, VIRTIO_MEM, Setting, Times, measured
 from report import Report, Series, Target, table, verdicts
 
 SIZES = [1024, 2048, 4096, 8192, 16384]
@@ -34,10 +34,15 @@ def middle(runs: Runs, setting: Setting, peer: str, step: str) -> float:
     return 1000 * statistics.median(getattr(one, step) for one in runs[setting][peer])
 
 
+def cell(runs: Runs, setting: Setting, peer: str, step: str) -> str:
+    """Of a table."""
+    return f"{middle(runs, setting, peer, step):.1f}" if peer in runs[setting] else ""
+
+
 def step_table(runs: Runs, title: str, step: str) -> str:
     """A step of all guests, where there is one."""
     return table([f"{title}, milliseconds", *(peer.removesuffix("-pci") for peer in PEERS)],
-                 [[str(setting), *(f"{middle(runs, setting, peer, step):.1f}" for peer in PEERS)] for setting in runs if middle(runs, setting, OURS, step)])
+                 [[str(setting), *(cell(runs, setting, peer, step) for peer in PEERS)] for setting in runs if middle(runs, setting, OURS, step)])
 
 
 def reached(runs: Runs) -> list[Target]:
@@ -55,10 +60,11 @@ def reached(runs: Runs) -> list[Target]:
 def run(rounds: int) -> Report:
     """All guests, all peers in turns."""
     chosen, missing = fitting()
-    runs: Runs = {setting: {peer: [] for peer in PEERS} for setting in chosen}
+    # With reporting, it is the same balloon: once is enough to see that.
+    runs: Runs = {setting: {peer: [] for peer in PEERS if peer != REPORTING or setting.memory == MAIN} for setting in chosen}
     for number in range(rounds):
         for place, setting in enumerate(chosen):
-            for peer in PEERS:
+            for peer in runs[setting]:
                 one = measured(peer, f"bench-sizes-{number}-{place}-{PEERS.index(peer)}", setting)
                 runs[setting][peer].append(one)
                 print(f"round {number + 1}/{rounds} {setting!s:<42} {peer:<26} shrink {one.shrink * 1000:8.1f} ms   grow {one.grow * 1000:8.1f} ms"
