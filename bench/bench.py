@@ -88,7 +88,8 @@ def arguments() -> argparse.Namespace:
         much.add_argument(f"--{name}", dest="rounds", action="store_const", const=ROUNDS[name], help=f"--rounds {ROUNDS[name]}")
     parser.add_argument("--accel", choices=["kvm", "tcg"], help="accelerator of the guests (default: KVM if it boots one, else TCG)")
     parser.add_argument("--update", action="store_true", help="write the results to docs/benchmarks.md")
-    parser.add_argument("--out", type=Path, required=True, help=argparse.SUPPRESS)
+    parser.add_argument("--out", type=Path, default=settings.build() / "bench", help=argparse.SUPPRESS)
+    parser.add_argument("--check", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if "all" in options.names:
         options.names = list(MEASUREMENTS)
@@ -102,6 +103,8 @@ def arguments() -> argparse.Namespace:
 
 def main() -> int:
     options = arguments()
+    if options.check:
+        return 0
     if options.accel:
         os.environ["HPB_ACCEL"] = options.accel
     options.out.mkdir(parents=True, exist_ok=True)

@@ -132,13 +132,18 @@ cmd_demo() {
 
 cmd_bench() {
     local -a kernels=("${HPB_KERNELS%% *}")
+    # Wrong arguments, and --help, need nothing to be built.
+    if [ -x /usr/bin/python3 ]; then
+        harness "$HPB_TOP/bench/bench.py" --check "$@"
+        [[ " $* " != *" --help "* && " $* " != *" -h "* ]] || return 0
+    fi
     # Only what is measured with it is worth building a kernel.
-    [[ " $* " != *" choosing "* ]] || kernels+=("$HPB_PATCHED")
+    [[ ! " $* " =~ " choosing "|" all " ]] || kernels+=("$HPB_PATCHED")
     prepare "${kernels[@]}"
     take_lock
     # shellcheck disable=SC2086 # a list of words
     need_packages $HPB_PACKAGES_BENCH
-    if [[ " $* " == *" libvirt "* ]]; then
+    if [[ " $* " =~ " libvirt "|" all " ]]; then
         # shellcheck disable=SC2086 # a list of words
         need_packages $HPB_PACKAGES_TEST
     fi
