@@ -50,7 +50,7 @@ import scale
 import sizes
 import stages
 import stalls
-from report import Report, draw, update, write_csv
+from report import Report, draw, machine, update, write_csv
 from hpbtest import settings
 from hpbtest.balloon import BalloonError
 from hpbtest.console import ConsoleError
@@ -70,7 +70,7 @@ TCG = ("Under TCG the guest's own work costs ten times and more of what it does 
 
 def keep(stem: Path, name: str, result: Report) -> None:
     """Write what was measured."""
-    stem.with_suffix(".json").write_text(json.dumps(result.data, indent=2) + "\n", encoding="utf-8")
+    stem.with_suffix(".json").write_text(json.dumps({"machine": machine(), **result.data}, indent=2) + "\n", encoding="utf-8")
     paths = [stem.with_suffix(".json")]
     if result.series:
         write_csv(stem.with_suffix(".csv"), result.series)
@@ -114,7 +114,7 @@ def main() -> int:
         except (GuestError, BalloonError, ConsoleError, HostLacks, LibvirtError, MigrationError, OSError, QmpError, ScriptedError) as error:
             print(f"bench: {name} failed: {error}", file=sys.stderr)
             return 1
-        print(f"\n{result.text}")
+        print(f"\n{result.text}\n\n{machine()}.")
         if settings.accel() == "tcg":
             print(f"\n{TCG}")
         keep(options.out / time.strftime(f"{name}-%Y%m%d-%H%M%S"), name, result)

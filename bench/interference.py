@@ -24,7 +24,7 @@ from report import Report, Series, Target, table, verdicts
 SETTING = Setting()
 LOADS = ("quantum", "stream")
 QUANTUM_MS = 10
-SECONDS = 8
+SECONDS = 20
 REST = "left alone"
 ALWAYS = "virtio-balloon-hp, without a pause"
 SHARE = 97

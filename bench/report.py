@@ -12,6 +12,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from hpbtest import settings
+
 
 @dataclasses.dataclass
 class Series:
@@ -48,12 +50,12 @@ class Target:
 class Report:
     """text: Markdown, for the terminal as well. data: everything, for JSON. series: what is drawn, and written as CSV."""
     text: str
-    data: Any
+    data: dict[str, Any]
     series: list[Series] = dataclasses.field(default_factory=list)
 
 
 def machine() -> str:
-    """This machine and today, in a line."""
+    """This machine, today, and what ran on it, in a line."""
     cpu = "unknown processor"
     with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
         for line in file:
@@ -62,7 +64,7 @@ def machine() -> str:
                 break
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
     return (f"{time.strftime('%Y-%m-%d')}, {os.cpu_count()} x {cpu}, {memory:.0f} GiB, "
-            f"Linux {platform.release().split('-')[0]}")
+            f"Linux {platform.release().split('-')[0]}; {settings.versions()}")
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 import platform
+import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -47,6 +49,13 @@ def qemu() -> Path:
 def kernel(series: str = DEFAULT_KERNEL) -> Path:
     """Guest kernel of a series."""
     return existing(cache() / "kernels" / series / "vmlinuz", f"guest kernel {series}")
+
+
+def versions() -> str:
+    """QEMU, the kernel that guests have if nothing else is said, and the accelerator, in a line."""
+    said = subprocess.run([qemu(), "--version"], capture_output=True, text=True, check=True, timeout=30).stdout
+    guest = (kernel().parent / "abi").read_text(encoding="utf-8")
+    return f"QEMU {said.split()[3]}, guest Linux {re.split('[+-]', guest)[0].strip()}, accelerator {accel()}"
 
 
 def initrd(series: str = DEFAULT_KERNEL) -> Path:
