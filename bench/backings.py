@@ -15,7 +15,7 @@ from hpbtest import backings, settings
 from hpbtest.balloon import resize
 from hpbtest.guest import MIB, OURS, STOCK, Guest, balloon_device
 from hpbtest.hostsetup import HostLacks
-from report import Report, table
+from report import Report, Series, table
 
 SIZE = 1024 * MIB
 SMALL = 400 * MIB
@@ -84,4 +84,6 @@ def run(rounds: int) -> Report:
     text = (f"MiB that the host holds for the RAM of a guest of {SIZE // MIB} MiB, and in brackets how many of them in huge pages. "
             f"The guest touches {TOUCH} MiB,\nis shrunk to {SMALL // MIB} MiB, grown back, and touches {TOUCH} MiB again. "
             f"Accelerator: {settings.accel()}.\n\n{text}")
-    return Report("\n\n".join([text, *missing]), {"rows": [dataclasses.asdict(row) for row in rows], "missing": missing})
+    series = [Series(f"{row.backing}: {moment}", row.driver.removesuffix("-pci"), "MiB", [view[0] / MIB])
+              for row in rows for moment, view in (("before", row.before), ("ballooned", row.ballooned), ("grown back", row.regrown), ("used again", row.used))]
+    return Report("\n\n".join([text, *missing]), {"rows": [dataclasses.asdict(row) for row in rows], "missing": missing}, series)

@@ -11,6 +11,7 @@ from hpbtest import settings
 
 sys.path.insert(0, str(settings.top() / "bench"))
 
+import library  # noqa: E402
 import stages  # noqa: E402
 from hpbtest.balloon import BalloonError  # noqa: E402
 from report import Report, Series, Target, spreads, update, verdicts, write_csv  # noqa: E402
@@ -85,3 +86,15 @@ def test_stages():
         "freeing": 7, "taking": 2, "returning": 0, "on its way": 1, "waiting": 1}
     with pytest.raises(BalloonError, match="2 requests, 1 have arrived"):
         stages.clock_difference(guest, host[:2])
+
+
+def test_library():
+    """The times in what the library's own benchmark says, which knows no time of some."""
+    lines = ["3072 MiB, microseconds, least of 6", "                           one call    per 2 MiB      library      /one   /per 2M",
+             "memfd (shmem, freed by punch-hole)", "  alone                           1            2            3      1.06      0.77    426 GiB/s",
+             "  apart (half of it)              -         4673         3700         -      0.79", "  scan, populated        pagemap-scan 57 us, pagemap 3372 us"]
+    assert [(one.title, one.peer, one.values) for one in library.series(lines)] == [
+        ("memfd: alone", "one call", [1]), ("memfd: alone", "per 2 MiB", [2]), ("memfd: alone", "library", [3]),
+        ("memfd: apart (half of it)", "per 2 MiB", [4673]), ("memfd: apart (half of it)", "library", [3700])]
+    with pytest.raises(ValueError, match="has to follow"):
+        library.series(lines[:2])
