@@ -76,6 +76,13 @@
  */
 #define HPB_INFLATE_BATCH	256
 /*
+ * The same where the page allocator clears what it hands out: 32 MiB. The host
+ * has to provide what is cleared, so the requests in flight are memory it needs
+ * at once; and what it gets back soon it provides again while that is in its
+ * caches.
+ */
+#define HPB_CLEARED_BATCH	16
+/*
  * Blocks in one deflate request. 1 GiB at 2 MiB: bounds how long the worker is
  * deaf to a new target while the freed blocks go back to the page allocator.
  */

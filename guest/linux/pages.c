@@ -48,6 +48,7 @@
  */
 #include <linux/gfp.h>
 #include <linux/log2.h>
+#include <linux/mm.h>
 #include <linux/mmzone.h>
 #include <linux/sched.h>
 #include <linux/sched/mm.h>
@@ -120,6 +121,13 @@ static gfp_t hpb_movable(void)
 	return __GFP_HIGHMEM | __GFP_MOVABLE;
 }
 
+/* Whether the page allocator clears what it hands out, whatever we ask for. */
+static bool hpb_cleared(void)
+{
+	return !__GFP_SKIP_ZERO && !want_init_on_free() &&
+	       want_init_on_alloc(HPB_GFP_FREE);
+}
+
 static struct page *hpb_alloc(struct hpb *bh, struct hpb_take *take, int nid,
 			      gfp_t gfp)
 {
@@ -177,6 +185,8 @@ static unsigned long hpb_take_stage(struct hpb *bh, struct hpb_take *take,
 		nid = hpb_fullest_node(bh, take);
 		if (nid == NUMA_NO_NODE)
 			return 0;
+		if (hpb_cleared())
+			want = min_t(unsigned long, want, HPB_CLEARED_BATCH);
 	}
 
 	/* One entry more may be needed by each block. */
