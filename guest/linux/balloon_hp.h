@@ -76,6 +76,12 @@
  */
 #define HPB_INFLATE_BATCH	256
 /*
+ * Blocks in the first of a pass; each further one has twice as many as the one
+ * before. 64 MiB are found in a tenth of the time of a whole batch, and that is
+ * how long the host has nothing to do.
+ */
+#define HPB_INFLATE_FIRST	32
+/*
  * The same where the page allocator clears what it hands out: 32 MiB. The host
  * has to provide what is cleared, so the requests in flight are memory it needs
  * at once; and what it gets back soon it provides again while that is in its
@@ -110,10 +116,13 @@
 /* Refused blocks after which a pass ends, requests in flight apart. */
 #define HPB_REFUSED_MAX		64
 /*
- * Blocks that may be out with pages not marked yet (8 GiB): bounds how long a
- * pass keeps readers of /proc/kcore waiting, some 20 ms.
+ * Blocks that may be out with pages not marked yet (8 GiB), and how long the
+ * device is waited for before they are marked, in ms: as long as it takes the
+ * host to free some GiB of huge pages. Both bound how long a pass keeps readers
+ * of /proc/kcore waiting, some 20 ms each.
  */
 #define HPB_UNMARKED_MAX	4096
+#define HPB_MARK_DELAY		20
 /*
  * Blocks marked in one go, some 0.1 ms: answers wait for it, and the OOM
  * notifier cannot have the blocks meanwhile.
@@ -249,6 +258,7 @@ struct hpb {
 	bool by_node;		/* node_target is to be followed */
 	unsigned long unmarked;	/* blocks sent out since kcore_off */
 	bool kcore_off;		/* page_offline_begin() is in effect */
+	unsigned long mark_at;	/* jiffies; when kcore_off has lasted long enough */
 
 	spinlock_t vq_lock;	/* queues but for statistics, states of slots */
 	struct hpb_slot slots[HPB_SLOTS];	/* who fills one holds op */

@@ -289,14 +289,26 @@ bool hpb_failed(struct hpb *bh)
 	return !hpb_running(bh);
 }
 
+/* Whether there is something to act on, or nobody who would answer. */
+static bool hpb_wait_is_over(struct hpb *bh)
+{
+	return hpb_answered(bh) || READ_ONCE(bh->abandon) || !hpb_running(bh);
+}
+
+bool hpb_wait_until(struct hpb *bh, unsigned long until)
+{
+	long left = until - jiffies;
+
+	if (left > 0)
+		wait_event_timeout(bh->answered, hpb_wait_is_over(bh), left);
+	return hpb_answered(bh);
+}
+
 int hpb_wait(struct hpb *bh)
 {
 	unsigned int seconds = 0;
 
-	while (!wait_event_timeout(bh->answered,
-				   hpb_answered(bh) ||
-				   READ_ONCE(bh->abandon) ||
-				   !hpb_running(bh), HZ)) {
+	while (!wait_event_timeout(bh->answered, hpb_wait_is_over(bh), HZ)) {
 		if (hpb_failed(bh))
 			break;
 		seconds++;

@@ -116,6 +116,15 @@ int hpb_send(struct hpb *bh, struct hpb_slot *slot, gfp_t gfp);
 int hpb_wait(struct hpb *bh);
 
 /**
+ * hpb_wait_until() - wait for an answer, but not long
+ * @bh:    balloon
+ * @until: jiffies; may have passed
+ *
+ * Return: whether there is one.
+ */
+bool hpb_wait_until(struct hpb *bh, unsigned long until);
+
+/**
  * hpb_failed() - notice that the device cannot answer any more
  * @bh: balloon; its queues are set up
  *

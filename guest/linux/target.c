@@ -217,9 +217,9 @@ static enum hpb_stop hpb_inflate_pass(struct hpb *bh, int nid,
 				      struct hpb_tally *tally)
 {
 	enum hpb_stop why = HPB_STOP_NONE, ignored;
+	unsigned long out, batch = HPB_INFLATE_FIRST;
 	struct hpb_take take;
 	struct hpb_slot *slot;
-	unsigned long out;
 	int err;
 
 	hpb_take_begin(bh, &take, nid, seen);
@@ -238,12 +238,12 @@ static enum hpb_stop hpb_inflate_pass(struct hpb *bh, int nid,
 		}
 		if (out >= target ||
 		    !hpb_fill_inflate(bh, &take, slot,
-				      min_t(unsigned long, target - out,
-					    HPB_INFLATE_BATCH), &why)) {
+				      min(target - out, batch), &why)) {
 			hpb_slot_put(bh, slot, HPB_SLOT_FREE);
 			break;
 		}
 		why = HPB_STOP_NONE;
+		batch = min_t(unsigned long, batch * 2, HPB_INFLATE_BATCH);
 		err = hpb_send_inflate(bh, slot, tally);
 		if (err) {
 			hpb_tally_add(tally, 0, 0, err);

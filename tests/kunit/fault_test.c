@@ -235,7 +235,7 @@ static void fault_slow_device(struct kunit *test)
 	KUNIT_EXPECT_LE(test, hp_worker_runs() - runs, 4);
 	KUNIT_EXPECT_TRUE(test, fault_state(dev) == HPB_RUNNING);
 	hp_set_decide(dev, NULL);
-	hp_dev_release(dev, 1, false);
+	hp_dev_release(dev, HP_REQUESTS, false);
 	hp_expect_out(dev, HP_MIB(128));
 }
 

@@ -40,21 +40,73 @@ static void inflate_merges(struct kunit *test)
 	KUNIT_EXPECT_LE(test, dev->seen.ranges[VIRTIO_BALLOON_HP_REQ_INFLATE], 64);
 }
 
-static void inflate_expect_claimed_hidden(struct hp_dev *dev)
+/* Each request has twice as much as the one before, from little to a batch. */
+static void inflate_expect_growth(struct hp_dev *dev, struct hp_request *req)
+{
+	const u64 first = (u64)HPB_INFLATE_FIRST * SZ_2M;
+	const u64 batch = (u64)HPB_INFLATE_BATCH * SZ_2M;
+	u64 due = min(first << req->nr, batch);
+
+	if (req->type == VIRTIO_BALLOON_HP_REQ_INFLATE)
+		KUNIT_EXPECT_EQ(dev->test, req->size, due);
+}
+
+static void inflate_begins_small(struct kunit *test)
+{
+	struct hp_dev *dev = hp_start(test, &(struct hp_params) {
+		.decide = inflate_expect_growth,
+	});
+
+	hp_dev_request(dev, HP_MIB(64 + 128 + 256 + 512));
+	hp_expect_out(dev, HP_MIB(64 + 128 + 256 + 512));
+	KUNIT_EXPECT_EQ(test, inflates(dev), 4);
+}
+
+/* Pages in requests: all that are, and those that are not PageOffline. */
+static unsigned long inflate_claimed(struct hp_dev *dev, unsigned long *online)
 {
 	struct hp_memory *m = &dev->mem;
-	unsigned long online = 0, units = 0;
+	unsigned long units = 0;
 	u64 addr;
 
+	*online = 0;
 	mutex_lock(&dev->lock);
 	for (addr = hp_memory_next(m, 0, true); addr < m->end;
 	     addr = hp_memory_next(m, addr + m->unit, true)) {
-		online += hp_count_online(addr, m->unit);
+		*online += hp_count_online(addr, m->unit);
 		units++;
 	}
 	mutex_unlock(&dev->lock);
-	KUNIT_EXPECT_GT(dev->test, units, 0);
+	return units * (m->unit >> PAGE_SHIFT);
+}
+
+static void inflate_expect_claimed_hidden(struct hp_dev *dev)
+{
+	unsigned long online, pages = inflate_claimed(dev, &online);
+
+	KUNIT_EXPECT_GT(dev->test, pages, 0);
 	KUNIT_EXPECT_EQ_MSG(dev->test, online, 0, "pages in requests and not PageOffline");
+}
+
+/* The mark waits for answers, but not for long. */
+static void inflate_marks_late(struct kunit *test)
+{
+	struct hp_dev *dev = hp_start(test, &(struct hp_params) {
+		.decide = hp_hold_all,
+	});
+	unsigned long online, pages;
+
+	hp_dev_request(dev, HP_MIB(256));
+	HP_WAIT(dev, dev->seen.requests[VIRTIO_BALLOON_HP_REQ_INFLATE]);
+	pages = inflate_claimed(dev, &online);
+	KUNIT_EXPECT_GT(test, pages, 0);
+	KUNIT_EXPECT_EQ(test, online, pages);
+	msleep(2 * HPB_MARK_DELAY + 20);
+	KUNIT_EXPECT_EQ(test, inflate_claimed(dev, &online), HP_PAGES(HP_MIB(256)));
+	KUNIT_EXPECT_EQ(test, online, 0);
+	hp_set_decide(dev, NULL);
+	hp_dev_release(dev, HP_REQUESTS, false);
+	hp_expect_out(dev, HP_MIB(256));
 }
 
 /* DRV-7, DRV-18: several at a time, none beyond the target */
@@ -404,6 +456,8 @@ static void inflate_mixed_block(struct kunit *test)
 static struct kunit_case inflate_cases[] = {
 	KUNIT_CASE(inflate_to_target),
 	KUNIT_CASE(inflate_merges),
+	KUNIT_CASE(inflate_begins_small),
+	KUNIT_CASE(inflate_marks_late),
 	KUNIT_CASE_SLOW(inflate_several_in_flight),
 	KUNIT_CASE(inflate_answers_in_any_order),
 	KUNIT_CASE(inflate_follows_every_target),
