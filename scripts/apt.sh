@@ -13,10 +13,11 @@ HPB_PACKAGES_BUILD="gcc make libc6-dev pkgconf ninja-build python3 python3-venv 
     dpkg-dev patch rsync xz-utils cpio kmod bc flex bison perl
     libglib2.0-dev libjson-glib-dev libcairo2-dev libxml2-dev libvirt-dev libpixman-1-dev libfdt-dev libnuma-dev libhugetlbfs-dev libseccomp-dev zlib1g-dev
     seabios busybox-static"
+# A guest kernel of our own is built with these, see kernel.sh.
+HPB_PACKAGES_KERNEL="libelf-dev libssl-dev"
 # Further ones for ./hpb test.
 HPB_PACKAGES_TEST="sparse shellcheck clang-tidy pyflakes3 python3-pytest python3-docutils
-    libelf-dev libssl-dev git libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients"
-
+    git libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients"
 # And for ./hpb bench, which draws.
 HPB_PACKAGES_BENCH="python3-matplotlib"
 

@@ -13,12 +13,13 @@ usage: ./hpb COMMAND
                     (default: helper qemu module initrd, all guest kernels)
   test [SUITE...]   run tests: lint unit kunit qtest e2e spec (default: all);
                     and libvirt: libvirt/patches, built into libvirt itself
-  bench [NAME...] [--quick | --full | --rounds N] [--accel kvm|tcg] [--update]
+  bench [NAME...] [--quick | --full | --rounds N] [--accel kvm|tcg] [--no-update]
                     measure side by side: resize sizes stages hugepages
                     interference backings choosing migration lending libvirt
                     stalls monitor scale device library, or all (default:
-                    resize); JSON, CSV and drawings go to build/bench;
-                    --update: write to docs/benchmarks.md
+                    resize); JSON, CSV and drawings go to build/bench, and
+                    the chapter to docs/benchmarks.md, but not of one round
+                    (--quick) unless --update is given, nor with --no-update
   run [--kernel K] [-- ARGS]
                     boot the test guest with a console; ARGS go to QEMU
                     (leave with Ctrl-A X)
@@ -68,6 +69,10 @@ prepare() {
     take_lock
     # shellcheck disable=SC2086 # a list of words
     need_packages $HPB_PACKAGES_BUILD
+    if [[ " $* " == *" $HPB_PATCHED "* ]]; then
+        # shellcheck disable=SC2086 # a list of words
+        need_packages $HPB_PACKAGES_KERNEL
+    fi
     build_qemu plain
     for series in "$@"; do
         build_initrd "$series"

@@ -147,7 +147,7 @@ cmd_test() {
     hpb_start
     take_lock
     # shellcheck disable=SC2086 # a list of words
-    need_packages $HPB_PACKAGES_BUILD $HPB_PACKAGES_TEST
+    need_packages $HPB_PACKAGES_BUILD $HPB_PACKAGES_KERNEL $HPB_PACKAGES_TEST $HPB_PACKAGES_BENCH
     drop_lock
     rm -rf "$HPB_RESULTS"
     mkdir -p "$HPB_RESULTS"
