@@ -19,8 +19,8 @@
   library       the helper library beside the bare system calls
 
 A measurement returns a Report. All are written as JSON, values by round as CSV
-too, and drawn as SVG and PNG; with --update their chapters in
-docs/benchmarks.md are replaced, with machine and date.
+too, and drawn as SVG and PNG; their chapters in docs/benchmarks.md are replaced,
+with machine and date, unless it was only a look (--quick) or --no-update is given.
 
 Exit status 0 when it could measure, whether targets are met or not: on a shared
 machine a missed target is a reason to look, not a broken build. What does not
@@ -74,7 +74,7 @@ def keep(stem: Path, name: str, result: Report) -> None:
     paths = [stem.with_suffix(".json")]
     if result.series:
         write_csv(stem.with_suffix(".csv"), result.series)
-        paths += [stem.with_suffix(".csv"), *draw(stem, f"{name}, accelerator {settings.accel()}", result.series)]
+        paths += [stem.with_suffix(".csv"), *draw(stem, name, f"accelerator {settings.accel()}", result.series)]
     print("written:", *paths, sep="\n  ")
 
 
@@ -87,7 +87,7 @@ def arguments() -> argparse.Namespace:
     for name in ("quick", "full"):
         much.add_argument(f"--{name}", dest="rounds", action="store_const", const=ROUNDS[name], help=f"--rounds {ROUNDS[name]}")
     parser.add_argument("--accel", choices=["kvm", "tcg"], help="accelerator of the guests (default: KVM if it boots one, else TCG)")
-    parser.add_argument("--update", action="store_true", help="write the results to docs/benchmarks.md")
+    parser.add_argument("--update", action=argparse.BooleanOptionalAction, help="write the results to docs/benchmarks.md (default: unless there is one round only)")
     parser.add_argument("--out", type=Path, default=settings.build() / "bench", help=argparse.SUPPRESS)
     parser.add_argument("--check", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -98,6 +98,8 @@ def arguments() -> argparse.Namespace:
             parser.error(f"unknown measurement '{name}' (there are: {' '.join(MEASUREMENTS)} all)")
     if options.rounds < 1:
         parser.error("--rounds must be at least 1")
+    if options.update is None:
+        options.update = options.rounds > 1
     return options
 
 

@@ -14,7 +14,7 @@ import statistics
 from hpbtest import hostmem, settings
 from hpbtest.guest import MIB, Guest
 from hpbtest.inguest import fragment, hold, meminfo
-from peers import PEERS, Setting, started
+from peers import PEERS, Setting, fill, started
 from report import Report, Series, table
 
 SETTINGS = [Setting(), Setting(out=1900, state="fragmented")]
@@ -44,15 +44,15 @@ def look(guest: Guest) -> Share:
 
 def measure(peer: str, name: str, setting: Setting) -> dict[str, Share]:
     """One guest."""
-    with started(peer, name, setting) as (guest, to):
+    with started(peer, name, setting) as one:
         if setting.state == "fragmented":
-            guest.run(f"hpb-touch {setting.fill}", timeout=120)
-            fragment(guest, setting.memory * 4 // 5)
-        found = {"before": look(guest)}
-        to(setting.memory - setting.out)
-        found["ballooned"] = look(guest)
-        to(setting.memory)
-        found["refilled"] = look(guest)
+            fill(one.guest, setting)
+            fragment(one.guest, setting.memory * 4 // 5)
+        found = {"before": look(one.guest)}
+        one.to(setting.memory - setting.out)
+        found["ballooned"] = look(one.guest)
+        one.to(setting.memory)
+        found["refilled"] = look(one.guest)
         return found
 
 
@@ -70,7 +70,7 @@ def run(rounds: int) -> Report:
         return statistics.median(getattr(one[moment], field) for one in runs[setting, peer])
     rows = [[f"{setting.state}: {peer.removesuffix('-pci')}", *(f"{middle(setting, peer, moment, 'guest'):.0f} / {middle(setting, peer, moment, 'host'):.0f}" for moment in MOMENTS)]
             for setting, peer in runs]
-    series = [Series(f"{setting.state}, {side}, {moment}", peer.removesuffix("-pci"), "% in huge pages", [getattr(one[moment], side) for one in found])
+    series = [Series(f"{setting.state}, {moment}", peer.removesuffix("-pci"), "% in huge pages", [getattr(one[moment], side) for one in found], side)
               for side in ("guest", "host") for moment in MOMENTS for (setting, peer), found in runs.items()]
     text = (f"{table(['% in huge pages, guest / host', *MOMENTS], rows)}\n\n{rounds} rounds, medians, accelerator {settings.accel()}. Guests of {SETTINGS[0].memory // 1024} GiB, "
             f"{SETTINGS[0].out // 1024} GiB out (used), {SETTINGS[1].out} MiB out (fragmented: every second page of 4 KiB is in use).\nGuest: of a program that asks for huge pages and takes "

@@ -5,11 +5,11 @@ Over a unix socket without a limit, both QEMUs on this host. The guest keeps som
 memory under hpb-pattern, which is stopped meanwhile, so that the guest is idle,
 and afterwards checks every byte on the destination.
 
-Three groups. "idle": a guest that has just booted and been shrunk, beside one that
-never had more. "used": it had filled its memory before, so that the host holds what
-is left. "untouched": no balloon at all. QEMU without our patches reads what was
-never populated, so that is what the traditional balloon is measured with; what it
-would be with them is a row of its own.
+Three groups. "idle": a guest that has just booted and been shrunk, by each peer, beside
+one that never had more. "used": it had filled its memory before, so that the host holds
+what is left. "untouched": no balloon at all. QEMU without our patches reads what was
+never populated, so that is what the others are measured with; what the traditional
+balloon would be with them is a row of its own.
 
 Where the host is itself a virtual machine, memory that it has not used for a while has to
 be fetched from its own host, at ten times the cost of everything that is measured
@@ -25,15 +25,15 @@ from pathlib import Path
 from typing import Any
 
 from hpbtest import hostmem, settings
-from hpbtest.balloon import resize
-from hpbtest.guest import MIB, OURS, STOCK, Guest, balloon_device
+from hpbtest.guest import MIB, OURS, STOCK, Guest
 from hpbtest.migrate import migrate
-from report import Report, Series, Target, table, verdicts
+from peers import REPORTING, VIRTIO_MEM, Resizable, guest_options, kernel_line
+from report import Report, Series, Target, ratio, table, verdicts
 
 BIG = 4096
 SMALL = 1024
 PATTERN = 64
-FILL_BIG = 3584    # nearly all that a guest of BIG MiB has
+FILL_BIG = 3456    # nearly all that a guest of BIG MiB has, beside the pattern
 FILL_SMALL = 500   # of what a guest of SMALL MiB has, beside the pattern
 WARM = 2048        # more than any destination here gets
 HUGE = 2 * MIB
@@ -42,10 +42,10 @@ NO_SKIP = ("-global", "migration.skip-unpopulated=off")
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A guest to be migrated."""
+    """A guest to be migrated. peer: who has shrunk it."""
     group: str
     name: str
-    driver: str | None
+    peer: str | None
     memory: int = BIG
     args: tuple[str, ...] = ()
 
@@ -57,7 +57,9 @@ class Case:
 
 CASES = [case for group in ("idle", "used") for case in (
     Case(group, "virtio-balloon", STOCK, args=NO_SKIP),
-    Case(group, "virtio-balloon-hp", OURS),
+    Case(group, REPORTING, REPORTING, args=NO_SKIP),
+    Case(group, VIRTIO_MEM, VIRTIO_MEM, args=NO_SKIP),
+    Case(group, OURS, OURS),
     Case(group, "booted with 1 GiB", None, memory=SMALL),
 )] + [
     Case("idle", "virtio-balloon, skip on", STOCK),
@@ -78,6 +80,8 @@ class Sample:
     growth: int
 
 
+# What is drawn: title, unit, field and what to divide it by.
+FIGURES = {"total": ("milliseconds", "total", 1), "downtime": ("milliseconds", "downtime", 1), "sent": ("MiB", "sent", MIB), "processor time": ("seconds", "cpu", 1)}
 # What is compared: title, group, cases and field (a ratio if there are two cases), relation, limit.
 TARGETS: list[tuple[str, str, tuple[str, ...], str, str, float]] = [
     ("idle: times faster than stock", "idle", ("virtio-balloon", "virtio-balloon-hp"), "total", ">=", 5),
@@ -108,14 +112,17 @@ def warm_host() -> None:
 def measure(case: Case, number: int) -> Sample:
     """Boot, make it small, migrate, check the contents."""
     name = f"bench-migration-{CASES.index(case)}-{number}"
-    options: dict[str, Any] = {"memory": case.memory, "args": list(case.args),
-                               "devices": balloon_device(case.driver) if case.driver else []}
-    fill = f" hpb.touch={FILL_BIG}" if case.used and case.memory == BIG else ""
-    source = Guest(name, append=f"init_on_alloc=0 hpb.pattern={PATTERN}{fill}", **options)
+    options: dict[str, Any] = guest_options(case.peer, case.memory) if case.peer else {"memory": case.memory}
+    options["args"] = [*options.get("args", []), *case.args]
+    source = Guest(name, append=kernel_line(case.peer or "", more=f"hpb.pattern={PATTERN}"), **options)
     destination = Guest(f"{name}-to", incoming=True, **options)
     with source, destination:
-        if case.driver:
-            resize(source, SMALL * MIB)
+        if case.peer:
+            one = Resizable(case.peer, source, case.memory)
+            one.to(case.memory)
+            if case.used:
+                source.run(f"hpb-touch {FILL_BIG}", timeout=300)
+            one.to(SMALL)
         if case.used:
             source.run(f"hpb-touch {FILL_SMALL}")
         source.console.wait_pattern(more=1, passes=1)
@@ -153,12 +160,12 @@ def reached(runs: Runs) -> list[Target]:
     return found
 
 
-def row(case: Case, samples: list[Sample]) -> list[str]:
-    """A line of the table."""
+def row(case: Case, samples: list[Sample], times: str) -> list[str]:
+    """A line of the table; times: how many times ours."""
     def middle(field: str) -> float:
         return statistics.median(getattr(sample, field) for sample in samples)
     totals = [sample.total for sample in samples]
-    return [f"{case.group}: {case.name}", f"{middle('total'):.0f}", f"{min(totals):.0f}", f"{max(totals):.0f}", f"{middle('downtime'):.0f}",
+    return [f"{case.group}: {case.name}", f"{middle('total'):.0f}", f"{min(totals):.0f}", f"{max(totals):.0f}", times, f"{middle('downtime'):.0f}",
             f"{middle('sent') / MIB:.1f}", f"{middle('zero'):.0f}", f"{middle('cpu'):.2f}", f"{middle('growth') / MIB:.1f}"]
 
 
@@ -173,18 +180,20 @@ def run(rounds: int) -> Report:
                   f"   {one.zero:8,} zero pages   {one.cpu:5.2f} s CPU", flush=True)
     ordered = sorted(CASES, key=lambda case: ("idle", "used", "untouched").index(case.group))
     targets = reached(runs)
-    series = [Series(case.group, case.name, "milliseconds", [one.total for one in runs[case.group, case.name]]) for case in ordered]
+    figures = {title: [Series(case.group, case.name, unit, [getattr(one, field) / scale for one in runs[case.group, case.name]], title) for case in ordered]
+               for title, (unit, field, scale) in FIGURES.items()}
+    total = figures["total"]
     limit = median(runs, "idle", "virtio-balloon", "total") / median(runs, "idle", "booted with 1 GiB", "total")
     more = median(runs, "idle", "virtio-balloon-hp", "sent") - median(runs, "idle", "booted with 1 GiB", "sent")
     text = "\n\n".join([
-        table(["guest", "ms", "min", "max", "downtime", "MiB sent", "zero pages", "CPU s", "source grows MiB"],
-              [row(case, runs[case.group, case.name]) for case in ordered]),
+        table(["guest", "ms", "min", "max", "of ours", "downtime", "MiB sent", "zero pages", "CPU s", "source grows MiB"],
+              [row(case, runs[case.group, case.name], ratio(one, total)) for case, one in zip(ordered, total)]),
         verdicts(targets),
-        f"{rounds} rounds, medians, accelerator {settings.accel()}. Guests of {BIG // 1024} GiB; with a balloon, {(BIG - SMALL) // 1024} GiB of it are out. CPU of both QEMUs, "
+        f"{rounds} rounds, medians, accelerator {settings.accel()}. Guests of {BIG // 1024} GiB; where there is a device, {(BIG - SMALL) // 1024} GiB of it are out. CPU of both QEMUs, "
         f"the guest's included.\n\"used\": it has filled {FILL_BIG} MiB before, and {FILL_SMALL} MiB again after it was shrunk. "
-        "`virtio-balloon` and `skip off` are without the patch for memory never populated\n(`-global migration.skip-unpopulated=off`), as QEMU is today.\n"
+        "The others and `skip off` are without the patch for memory never populated\n(`-global migration.skip-unpopulated=off`), as QEMU is today.\n"
         f"A guest booted with {SMALL // 1024} GiB is the limit: idle {limit:.2f} times faster than the traditional balloon. A shrunk guest sends {more / MIB:.1f} MiB more than that one, "
         "most of it\nthe array of struct page for the memory that is out, which the guest needs to get it back."])
     return Report(text, {"accel": settings.accel(), "targets": [one.data() for one in targets],
                          "runs": {f"{group}: {name}": [dataclasses.asdict(sample) for sample in found]
-                                  for (group, name), found in runs.items()}}, series)
+                                  for (group, name), found in runs.items()}}, sum(figures.values(), []))

@@ -14,22 +14,24 @@ from pathlib import Path
 from typing import Any, Callable
 
 from hpbtest import backings, settings
-from hpbtest.balloon import POLL_SECONDS, RESIZE_SECONDS, BalloonError, actual, set_target
-from hpbtest.guest import MIB, OURS, STOCK, Guest, balloon_device
+from hpbtest.balloon import POLL_SECONDS, RESIZE_SECONDS, BalloonError
+from hpbtest.guest import MIB, OURS
 from hpbtest.hostsetup import HostLacks
-from report import Report, Series, Target, spreads, verdicts
+from peers import PEERS, Resizable, Setting, fill, started
+from report import Report, Series, Target, grid, verdicts
 
-SIZE = 4096 * MIB
-SMALL = 1024 * MIB
-TOUCH = 3584
+SETTING = Setting()
+SIZE = SETTING.memory * MIB
 BLOCKED_MS = 5
-LESS = ", less waits for a processor"
+FIGURES = {"longest answer": "answer", "less waits for a processor": "blocked"}
 REST_SECONDS = 1.0
 STEPS = {"at rest": "rest", "shrink": "shrink", "grow": "grow"}
 
 KINDS: list[tuple[str, Callable[[], AbstractContextManager[backings.Backing]]]] = [
     ("anonymous, THP always", lambda: backings.anonymous(SIZE, "always")),
+    ("anonymous, THP never", lambda: backings.anonymous(SIZE, "never")),
     ("memfd", lambda: backings.memfd(SIZE)),
+    ("tmpfs, huge=always", lambda: backings.tmpfs(SIZE)),
     ("hugetlb memfd, 2 MiB", lambda: backings.hugetlb(SIZE)),
 ]
 
@@ -52,9 +54,10 @@ class Silence:
 class Watch:
     """Asks a guest's monitor, and keeps the longest answers."""
 
-    def __init__(self, guest: Guest):
-        self._guest = guest
-        self._delays = [Path(f"/proc/{guest.pid}/task/{guest.pid}/schedstat"), Path("/proc/thread-self/schedstat")]
+    def __init__(self, one: Resizable):
+        self._one = one
+        pid = one.guest.pid
+        self._delays = [Path(f"/proc/{pid}/task/{pid}/schedstat"), Path("/proc/thread-self/schedstat")]
         self.longest = Longest()
 
     def _waited(self) -> float:
@@ -73,34 +76,35 @@ class Watch:
     def until(self, done: Callable[[int], bool]) -> Longest:
         """Ask for the size until that is so. Returns the longest answers since the last time, and forgets them."""
         deadline = time.monotonic() + RESIZE_SECONDS
-        while not done(self.ask(lambda: actual(self._guest))):
+        while not done(self.ask(self._one.size)):
             if time.monotonic() > deadline:
-                raise BalloonError(f"guest {self._guest.name} does not get to its size in {RESIZE_SECONDS:g} s")
+                raise BalloonError(f"guest {self._one.guest.name} does not get to its size in {RESIZE_SECONDS:g} s")
             time.sleep(POLL_SECONDS)
         found, self.longest = self.longest, Longest()
         return found
 
-    def resized(self, size: int) -> Longest:
+    def resized(self, mib: int) -> Longest:
         """Resize the guest; the command is a question as well."""
-        self.ask(lambda: set_target(self._guest, size))
-        return self.until(lambda now: now == size)
+        self.ask(lambda: self._one.ask(mib))
+        return self.until(lambda now: now == mib * MIB)
 
 
-def measure(backing: backings.Backing, driver: str, number: int) -> Silence:
+def measure(backing: backings.Backing, peer: str, number: int) -> Silence:
     """One guest."""
-    name = f"bench-monitor-{number}-" + "".join(c if c.isalnum() else "-" for c in f"{backing.name}-{driver}")
-    with Guest(name, devices=balloon_device(driver), append=f"init_on_alloc=0 hpb.touch={TOUCH}", **backing.guest_options(SIZE)) as guest:
-        watch, end = Watch(guest), time.monotonic() + REST_SECONDS
-        return Silence(watch.until(lambda _: time.monotonic() > end), watch.resized(SMALL), watch.resized(SIZE))
+    name = f"bench-monitor-{number}-" + "".join(c if c.isalnum() else "-" for c in f"{backing.name}-{peer}")
+    with started(peer, name, SETTING, backing) as one:
+        fill(one.guest, SETTING)
+        watch, end = Watch(one), time.monotonic() + REST_SECONDS
+        return Silence(watch.until(lambda _: time.monotonic() > end), watch.resized(SETTING.memory - SETTING.out), watch.resized(SETTING.memory))
 
 
 def run(rounds: int) -> Report:
-    """All backings, both balloons in turns."""
+    """All backings, all peers in turns."""
     runs: dict[tuple[str, str], list[Silence]] = {}
     missing: list[str] = []
     for number in range(rounds):
         for name, make in KINDS:
-            for driver in (STOCK, OURS):
+            for driver in PEERS:
                 try:
                     with make() as backing:
                         one = measure(backing, driver, number)
@@ -108,17 +112,17 @@ def run(rounds: int) -> Report:
                     missing.append(f"{name} was left out: {error}.")
                     break
                 runs.setdefault((name, driver), []).append(one)
-                print(f"round {number + 1}/{rounds} {name:<22} {driver:<20} " + "   ".join(
+                print(f"round {number + 1}/{rounds} {name:<22} {driver:<26} " + "   ".join(
                     f"{step} {getattr(one, field).answer:6.2f} ({getattr(one, field).blocked:.2f})" for step, field in STEPS.items()) + " ms", flush=True)
-    series = [Series(f"{name}, {step}{LESS if which == 'blocked' else ''}", driver.removesuffix("-pci"), "milliseconds", [getattr(getattr(one, field), which) for one in found])
-              for which in ("answer", "blocked") for step, field in STEPS.items() for (name, driver), found in runs.items()]
+    series = {title: [Series(f"{name}, {step}", driver.removesuffix("-pci"), "milliseconds", [getattr(getattr(one, field), which) for one in found], title)
+                      for step, field in STEPS.items() for (name, driver), found in runs.items()] for title, which in FIGURES.items()}
     targets = [Target(f"{name}: longest that was not a wait for a processor, ms", "<=", BLOCKED_MS,
                       max(step.blocked for one in found for step in (one.shrink, one.grow)))
                for (name, driver), found in runs.items() if driver == OURS]
     text = "\n\n".join([
-        spreads(series), verdicts(targets),
-        f"{rounds} rounds, accelerator {settings.accel()}. Longest answer to `query-balloon`, asked without a pause, in a resize {SIZE // MIB // 1024} -> {SMALL // MIB // 1024} -> "
-        f"{SIZE // MIB // 1024} GiB,\nand in {REST_SECONDS:g} s before. {TOUCH} MiB were used before. With two processors for two vCPUs, "
-        "the thread that frees, the monitor and who asks it, an answer also waits for a processor;\nthe kernel says how long (schedstat), and the second part of the table is without that.", *dict.fromkeys(missing)])
+        *(grid(f"{title}, milliseconds", found) for title, found in series.items()), verdicts(targets),
+        f"{rounds} rounds, median (lowest-highest) and how many times ours it is, accelerator {settings.accel()}. Longest answer to a question for the guest's size, asked without a pause, when it goes {SETTING} and back,\n"
+        f"and in {REST_SECONDS:g} s before. With two processors for two vCPUs, "
+        "the thread that frees, the monitor and who asks it, an answer also waits for a processor;\nthe kernel says how long (schedstat), and the second table is without that.", *dict.fromkeys(missing)])
     return Report(text, {"accel": settings.accel(), "targets": [one.data() for one in targets],
-                         "runs": {f"{name}, {driver}": [dataclasses.asdict(one) for one in found] for (name, driver), found in runs.items()}}, series)
+                         "runs": {f"{name}, {driver}": [dataclasses.asdict(one) for one in found] for (name, driver), found in runs.items()}}, sum(series.values(), []))

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import time
 from contextlib import contextmanager
-from typing import Any, Callable, Iterator
+from typing import Any, Iterator
 
 import limit
-from hpbtest.balloon import POLL_SECONDS, RESIZE_SECONDS, BalloonError, resize
+from hpbtest.backings import Backing
+from hpbtest.balloon import actual, set_target, wait_size
 from hpbtest.guest import MIB, OURS, STOCK, Guest, balloon_device
 from hpbtest.inguest import fragment
 
@@ -22,7 +23,9 @@ REST_SECONDS = 0.5
 # Device, and its options, of those that are balloons.
 DRIVERS: dict[str, tuple[str, dict[str, Any]]] = {STOCK: (STOCK, {}), REPORTING: (STOCK, {"free_page_reporting": "on"}), OURS: (OURS, {})}
 PEERS = [STOCK, REPORTING, VIRTIO_MEM, OURS]
+ANONYMOUS = "memory-backend-ram"
 REFILL_MAX = 4096   # MiB of a guest that is filled again after it was grown back: an emulated guest takes seconds for each GiB
+MEM_PATH = "/machine/peripheral/v0"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +63,53 @@ class Times:
     at_once: float = 0.0
 
 
+def guest_options(peer: str, memory: int, backing: Backing | None = None) -> dict[str, Any]:
+    """What a Guest of `memory` MiB has to be called with to have that peer.
+
+    With virtio-mem a quarter of it is there at the start, and three quarters are the device's.
+    """
+    if peer != VIRTIO_MEM:
+        driver, options = DRIVERS[peer]
+        return {"memory": memory, "devices": balloon_device(driver, **options), **(backing.guest_options(memory * MIB) if backing else {})}
+    own, option = memory // 4, backing.option if backing else ANONYMOUS
+    found = backing.guest_options(own * MIB) if backing else {"memory": own, "args": []}
+    # Its device populates what it plugs, where all is populated; the memory behind it must not be.
+    plugged, wanted = option.replace(",prealloc=on", ""), ",prealloc=on" if "prealloc=on" in option else ""
+    return {**found, "args": [*found["args"], "-m", f"{own}M,maxmem={2 * memory}M", "-object", f"{plugged},id=v,size={memory - own}M"],
+            "devices": ["-device", f"virtio-mem-pci,id=v0,memdev=v{wanted}"]}
+
+
+def kernel_line(peer: str, clear: bool = False, more: str = "") -> str:
+    """What the peer's guest has on its kernel's command line. virtio-mem: as movable memory, or it is not to be unplugged."""
+    return " ".join([f"init_on_alloc={clear:d}", *(["memhp_default_state=online_movable"] if peer == VIRTIO_MEM else []), *([more] if more else [])])
+
+
+class Resizable:
+    """A guest of a peer that can be asked to have `memory` MiB or less, and for what it has."""
+
+    def __init__(self, peer: str, guest: Guest, memory: int):
+        self.guest = guest
+        self._own = memory // 4 * MIB if peer == VIRTIO_MEM else None
+
+    def ask(self, mib: int) -> None:
+        """Ask for a size; returns at once."""
+        if self._own is None:
+            set_target(self.guest, mib * MIB)
+        else:
+            self.guest.qmp.execute("qom-set", path=MEM_PATH, property="requested-size", value=mib * MIB - self._own)
+
+    def size(self) -> int:
+        """Bytes that it has."""
+        return actual(self.guest) if self._own is None else self.guest.qmp.qom_get(MEM_PATH, "size") + self._own
+
+    def to(self, mib: int) -> float:
+        """Go to a size. Seconds from the command until the monitor shows it."""
+        start = time.perf_counter()
+        self.ask(mib)
+        wait_size(self.guest, self.size, mib * MIB)
+        return time.perf_counter() - start
+
+
 def fill(guest: Guest, setting: Setting) -> float:
     """How long a program takes to use as good as all that the guest has."""
     start = time.perf_counter()
@@ -67,65 +117,43 @@ def fill(guest: Guest, setting: Setting) -> float:
     return time.perf_counter() - start
 
 
-def plug(guest: Guest, size: int) -> float:
-    """Have a virtio-mem device go to a size in bytes; seconds."""
-    start = time.perf_counter()
-    guest.qmp.execute("qom-set", path="/machine/peripheral/v0", property="requested-size", value=size)
-    while guest.qmp.qom_get("/machine/peripheral/v0", "size") != size:
-        if time.perf_counter() - start > RESIZE_SECONDS:
-            raise BalloonError(f"virtio-mem of guest {guest.name} does not get to {size // MIB} MiB in {RESIZE_SECONDS:g} s")
-        time.sleep(POLL_SECONDS)
-    return time.perf_counter() - start
-
-
 @contextmanager
-def started(peer: str, name: str, setting: Setting, append: str = "") -> Iterator[tuple[Guest, Callable[[int], float]]]:
-    """A guest of a peer, and what resizes it: takes the size in MiB, returns seconds.
-
-    With virtio-mem, three quarters of the guest are its device's, as movable memory.
-    """
-    append = f"init_on_alloc={setting.clear:d} {append}".strip()
-    if peer != VIRTIO_MEM:
-        driver, options = DRIVERS[peer]
-        with Guest(name, memory=setting.memory, devices=balloon_device(driver, **options), append=append) as guest:
-            yield guest, lambda mib: resize(guest, mib * MIB)
-        return
-    own = setting.memory // 4
-    with Guest(name, memory=own, append=f"memhp_default_state=online_movable {append}",
-               args=["-m", f"{own}M,maxmem={2 * setting.memory}M", "-object", f"memory-backend-ram,id=v,size={setting.memory - own}M"],
-               devices=["-device", "virtio-mem-pci,id=v0,memdev=v"]) as guest:
-        plug(guest, (setting.memory - own) * MIB)
-        yield guest, lambda mib: plug(guest, (mib - own) * MIB)
+def started(peer: str, name: str, setting: Setting, backing: Backing | None = None) -> Iterator[Resizable]:
+    """A guest of a peer, with all of its memory."""
+    with Guest(name, append=kernel_line(peer, setting.clear), **guest_options(peer, setting.memory, backing)) as guest:
+        found = Resizable(peer, guest, setting.memory)
+        found.to(setting.memory)
+        yield found
 
 
 def measured(peer: str, name: str, setting: Setting) -> Times:
     """Shrink and grow one guest."""
-    with started(peer, name, setting) as (guest, to):
+    with started(peer, name, setting) as one:
         if setting.state == "fragmented":
-            fragment(guest, setting.memory * 4 // 5)
-            return Times(*there_and_back(setting, to))
-        fresh = fill(guest, setting) if setting.state == "used" else 0.0
-        found = Times(*there_and_back(setting, to), fresh)
+            fragment(one.guest, setting.memory * 4 // 5)
+            return Times(*there_and_back(setting, one))
+        fresh = fill(one.guest, setting) if setting.state == "used" else 0.0
+        found = Times(*there_and_back(setting, one), fresh)
         if setting.memory <= REFILL_MAX:
-            found.touch, found.touch_again = fill(guest, setting), fill(guest, setting)
-        to(setting.memory - setting.out)
-        found.at_once = to(setting.memory)
+            found.touch, found.touch_again = fill(one.guest, setting), fill(one.guest, setting)
+        one.to(setting.memory - setting.out)
+        found.at_once = one.to(setting.memory)
         return found
 
 
-def warm_up(setting: Setting, to: Callable[[int], float]) -> None:
+def warm_up(setting: Setting, one: Resizable) -> None:
     """Go the way once with little, which leaves the rest as it was: an emulator translates code when it runs first."""
-    to(setting.memory - WARM_UP)
-    to(setting.memory)
+    one.to(setting.memory - WARM_UP)
+    one.to(setting.memory)
     time.sleep(REST_SECONDS)
 
 
-def there_and_back(setting: Setting, to: Callable[[int], float]) -> tuple[float, float]:
+def there_and_back(setting: Setting, one: Resizable) -> tuple[float, float]:
     """Seconds for each, with a rest between."""
-    warm_up(setting, to)
-    shrink = to(setting.memory - setting.out)
+    warm_up(setting, one)
+    shrink = one.to(setting.memory - setting.out)
     time.sleep(REST_SECONDS)
-    return shrink, to(setting.memory)
+    return shrink, one.to(setting.memory)
 
 
 def host(setting: Setting) -> Times:

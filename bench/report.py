@@ -13,15 +13,20 @@ from pathlib import Path
 from typing import Any
 
 from hpbtest import settings
+from hpbtest.guest import OURS
 
 
 @dataclasses.dataclass
 class Series:
-    """What was measured of one peer, a value a round; series of one title are drawn side by side."""
+    """What was measured of one peer, a value a round; series of one title are drawn side by side.
+
+    figure: name of the drawing it is in, where there are several; all in one have the same unit.
+    """
     title: str
     peer: str
     unit: str
     values: list[float]
+    figure: str = ""
 
     def spread(self) -> list[float]:
         """Median, minimum, maximum."""
@@ -79,10 +84,28 @@ def table(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join([text(head), rule, *(text(row) for row in rows)])
 
 
+def ratio(one: Series, series: list[Series]) -> str:
+    """How many times the median of our device in the same measurement this one is; nothing for our own."""
+    ours = next((other.spread()[0] for other in series if other.title == one.title and other.peer == OURS), 0.0)
+    return f"{one.spread()[0] / ours:.3g} x" if ours and one.peer != OURS else ""
+
+
 def spreads(series: list[Series]) -> str:
-    """A table of medians, minima and maxima."""
-    return table([series[0].unit, "device", "median", "min", "max"],
-                 [[one.title, one.peer, *(f"{value:.2f}" for value in one.spread())] for one in series])
+    """A table of medians, minima, maxima and ratios."""
+    return table([series[0].unit, "device", "median", "min", "max", "of ours"],
+                 [[one.title, one.peer, *(f"{value:.2f}" for value in one.spread()), ratio(one, series)] for one in series])
+
+
+def grid(head: str, series: list[Series]) -> str:
+    """The same in less room: a row for each title, a column for each device; median (minimum-maximum) ratio."""
+    def cell(title: str, peer: str) -> str:
+        for one in series:
+            if (one.title, one.peer) == (title, peer):
+                middle, least, most = one.spread()
+                return f"{middle:.1f} ({least:.1f}-{most:.1f}) {ratio(one, series)}".rstrip()
+        return ""
+    titles, peers = (list(dict.fromkeys(names)) for names in ([one.title for one in series], [one.peer for one in series]))
+    return table([head, *peers], [[title, *(cell(title, peer) for peer in peers)] for title in titles])
 
 
 def verdicts(targets: list[Target]) -> str:
@@ -98,7 +121,7 @@ def write_csv(path: Path, series: list[Series]) -> None:
         lines = csv.writer(file)
         lines.writerow(["measurement", "device", "round", "value", "unit"])
         for one in series:
-            lines.writerows([one.title, one.peer, number, value, one.unit] for number, value in enumerate(one.values, 1))
+            lines.writerows([", ".join(filter(None, [one.figure, one.title])), one.peer, number, value, one.unit] for number, value in enumerate(one.values, 1))
 
 
 MISSED = "missed"  # the chapter that sums up the others
@@ -106,7 +129,16 @@ HATCHES = ["", "///", "...", "xxx", "---"]
 LOG_FROM = 20  # between the lowest and the highest bar
 
 
-def draw(stem: Path, heading: str, series: list[Series]) -> list[Path]:
+def draw(stem: Path, name: str, what: str, series: list[Series]) -> list[Path]:
+    """All drawings of a measurement of that name; `what` is in their headings, too. Returns their files."""
+    figures: dict[str, list[Series]] = {}
+    for one in series:
+        figures.setdefault(one.figure, []).append(one)
+    return [path for figure, found in figures.items()
+            for path in bars(stem.with_name("-".join([stem.name, *figure.split()])), ", ".join(filter(None, [name, figure, what])), found)]
+
+
+def bars(stem: Path, heading: str, series: list[Series]) -> list[Path]:
     """Bars of the medians, with lowest and highest value, as SVG and PNG; devices differ in pattern as well as in shade."""
     import matplotlib
     matplotlib.use("Agg")
@@ -117,10 +149,10 @@ def draw(stem: Path, heading: str, series: list[Series]) -> list[Path]:
         mine = [one for one in series if one.peer == peer]
         medians = [one.spread()[0] for one in mine]
         height = 0.8 / len(peers)
-        bars = axes.barh([titles.index(one.title) + (number - (len(peers) - 1) / 2) * height for one in mine], medians, height, label=peer,
-                         color=str(0.9 - 0.6 * number / max(len(peers) - 1, 1)), edgecolor="black", hatch=HATCHES[number % len(HATCHES)],
-                         xerr=[[one.spread()[0] - one.spread()[1] for one in mine], [one.spread()[2] - one.spread()[0] for one in mine]], capsize=3)
-        axes.bar_label(bars, [f"{median:.3g}" for median in medians], padding=3)
+        drawn = axes.barh([titles.index(one.title) + (number - (len(peers) - 1) / 2) * height for one in mine], medians, height, label=peer,
+                          color=str(0.9 - 0.6 * number / max(len(peers) - 1, 1)), edgecolor="black", hatch=HATCHES[number % len(HATCHES)],
+                          xerr=[[one.spread()[0] - one.spread()[1] for one in mine], [one.spread()[2] - one.spread()[0] for one in mine]], capsize=3)
+        axes.bar_label(drawn, [f"{median:.3g}" for median in medians], padding=3)
     lowest, highest = (pick(one.spread()[0] for one in series) for pick in (min, max))
     if lowest > 0 and highest / lowest > LOG_FROM:
         axes.set_xscale("log")

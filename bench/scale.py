@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from hpbtest import hostmem
-from hpbtest.guest import MIB
+from hpbtest.guest import MIB, OURS
 from hpbtest.scripted import GIB, HIGH, INFLATE, Machine
 from report import Report, Series, Target, table, verdicts
 
@@ -136,7 +136,10 @@ def run(rounds: int) -> Report:
     by_count = [[f"{count:,}", f"{1000 * seconds:.1f}", f"{1e6 * seconds / count:.2f}", f"{statistics.median(cost.growth for cost in costs) / MIB:.1f}"]
                 for count, costs in ranges.items() for seconds in [statistics.median(cost.seconds for cost in costs)]]
     targets = reached(runs, ranges)
-    series = [Series(f"{count:,} ranges", "virtio-balloon-hp", "milliseconds", [1000 * cost.seconds for cost in costs]) for count, costs in ranges.items()]
+    series = [Series(f"{count:,} ranges", OURS, "milliseconds", [1000 * cost.seconds for cost in costs], "ranges") for count, costs in ranges.items()]
+    series += [Series(f"{step}, {memory // GIB} GiB", case, unit, [getattr(one[step], field) * scale for one in runs[case, memory]], figure)
+               for figure, unit, field, scale in (("time", "milliseconds", "seconds", 1000), ("memory", "MiB", "growth", 1 / MIB))
+               for step in STEPS for case, memory in runs if step in runs[case, memory][0]]
     text = "\n\n".join([
         table(["milliseconds (QEMU grows by MiB)", *(f"{memory // GIB} GiB" for memory in SIZES)], size_rows(runs)),
         table(["ranges of 2 MiB, apart", "ms", "microseconds each", "QEMU grows MiB"], by_count), verdicts(targets),

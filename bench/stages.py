@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Where the time of a resize goes, from the trace events of the guest's driver and of QEMU's device.
 
+A guest that was used, one that was not, one whose kernel clears what it allocates, and one in pieces.
+
 The two have clocks of their own. That a request arrives after it was sent, and an answer
 too, ties them together to the time of one notification. Each moment of a resize is then
 of one stage, the first that applies: the host frees; the guest takes, or returns, memory;
@@ -11,18 +13,19 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import statistics
 from pathlib import Path
 
 from hpbtest import settings
 from hpbtest.balloon import BalloonError, resize
 from hpbtest.guest import MIB, OURS, Guest, balloon_device
-from peers import Setting, fill
-from report import Report, Series, table
+from hpbtest.inguest import fragment
+from peers import Setting, fill, kernel_line
+from report import Report, Series, grid
 
-SETTING = Setting()
+SETTINGS = [Setting(), Setting(state="untouched"), Setting(clear=True), Setting(out=1900, state="fragmented")]
 TRACING = "/sys/kernel/tracing"
 STAGES = ("freeing", "taking", "returning", "on its way", "waiting")
+WHOLE = "whole"
 GUEST_LINE = re.compile(r" ([0-9.]+): hpb_(target|taken|request|answer|returned): (.*)$")
 HOST_LINE = re.compile(r"@([0-9.]+):virtio_balloon_hp_(target|request|discard|answer) (.*)$")
 
@@ -113,32 +116,36 @@ def traced(guest: Guest, log: Path, mib: int) -> dict[str, float]:
     return split(spans, host[0].at, max([event.at for event in host] + times(inside, "returned")))
 
 
-def measure(number: int) -> dict[str, dict[str, float]]:
+def measure(setting: Setting, number: int) -> dict[str, dict[str, float]]:
     """One guest."""
-    log = settings.build() / "e2e" / f"bench-stages-{number}.trace"
+    name = f"bench-stages-{SETTINGS.index(setting)}-{number}"
+    log = settings.build() / "e2e" / f"{name}.trace"
     log.parent.mkdir(parents=True, exist_ok=True)
     log.unlink(missing_ok=True)
-    with Guest(f"bench-stages-{number}", memory=SETTING.memory, devices=balloon_device(OURS), append="init_on_alloc=0",
+    with Guest(name, memory=setting.memory, devices=balloon_device(OURS), append=kernel_line(OURS, setting.clear),
                args=["-D", str(log), "-msg", "timestamp=on"]) as guest:
-        fill(guest, SETTING)
+        if setting.state == "used":
+            fill(guest, setting)
+        elif setting.state == "fragmented":
+            fragment(guest, setting.memory * 4 // 5)
         guest.run(f"echo 1 >{TRACING}/events/virtio_balloon_hp/enable")
         guest.qmp.execute("trace-event-set-state", name="virtio_balloon_hp_*", enable=True)
-        found = {"shrink": traced(guest, log, SETTING.memory - SETTING.out), "grow": traced(guest, log, SETTING.memory)}
+        found = {"shrink": traced(guest, log, setting.memory - setting.out), "grow": traced(guest, log, setting.memory)}
     log.unlink()
     return found
 
 
 def run(rounds: int) -> Report:
     """All rounds."""
-    runs = []
+    runs: dict[str, list[dict[str, float]]] = {}
     for number in range(rounds):
-        runs.append(measure(number))
-        for step, stages in runs[-1].items():
-            print(f"round {number + 1}/{rounds} {step:<7} " + "   ".join(f"{stage} {1000 * seconds:6.2f}" for stage, seconds in stages.items()) + " ms", flush=True)
-    series = [Series(step, stage, "milliseconds", [1000 * one[step][stage] for one in runs]) for step in runs[0] for stage in STAGES]
-    rows = [[step, *(f"{1000 * statistics.median(one[step][stage] for one in runs):.2f}" for stage in STAGES),
-             f"{1000 * statistics.median(sum(one[step].values()) for one in runs):.2f}"] for step in runs[0]]
-    text = (f"{table(['milliseconds', *STAGES, 'whole'], rows)}\n\n{rounds} rounds, medians, accelerator {settings.accel()}, guest {SETTING}, traced by both sides. Each moment counts for the "
+        for setting in SETTINGS:
+            for step, stages in measure(setting, number).items():
+                runs.setdefault(f"{step}, {setting}", []).append({**stages, WHOLE: sum(stages.values())})
+                print(f"round {number + 1}/{rounds} {setting!s:<38} {step:<7} "
+                      + "   ".join(f"{stage} {1000 * seconds:6.2f}" for stage, seconds in runs[f"{step}, {setting}"][-1].items()) + " ms", flush=True)
+    series = [Series(title, stage, "milliseconds", [1000 * one[stage] for one in found]) for title, found in runs.items() for stage in (*STAGES, WHOLE)]
+    text = (f"{grid('milliseconds', series)}\n\n{rounds} rounds, median (lowest-highest), accelerator {settings.accel()}, traced by both sides. Each moment counts for the "
             "first stage that applies:\nthe guest takes the next blocks while the host frees those before, and that is \"freeing\". A guest that grows has its size before it has returned all "
             "blocks to its allocator;\nhere it is done when it has.")
     return Report(text, {"accel": settings.accel(), "runs": runs}, series)

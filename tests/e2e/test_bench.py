@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What ./hpb bench makes of its measurements. No guest, no times."""
+"""What ./hpb bench makes of its measurements, and that it measures. Times are not looked at."""
 from __future__ import annotations
 
 import csv
+import json
+import re
+import subprocess
 import sys
 
 import pytest
@@ -13,18 +16,24 @@ sys.path.insert(0, str(settings.top() / "bench"))
 
 import library  # noqa: E402
 import stages  # noqa: E402
+from hpbtest import backings  # noqa: E402
 from hpbtest.balloon import BalloonError  # noqa: E402
-from report import Report, Series, Target, spreads, update, verdicts, write_csv  # noqa: E402
+from hpbtest.guest import OURS, STOCK  # noqa: E402
+from peers import REPORTING, VIRTIO_MEM, guest_options  # noqa: E402
+from report import Report, Series, Target, draw, grid, spreads, update, verdicts, write_csv  # noqa: E402
 
-SERIES = [Series("shrink", "stock", "ms", [4.0, 2.0, 9.0]), Series("shrink", "ours", "ms", [1.0, 3.0])]
+SERIES = [Series("shrink", "stock", "ms", [4.0, 2.0, 9.0]), Series("shrink", OURS, "ms", [1.0, 3.0]), Series("grow", "stock", "ms", [5.0])]
 
 
 def test_tables():
-    """Median, minimum and maximum; a target is met or missed, in its direction."""
-    lines = spreads(SERIES).splitlines()
-    assert [cell.strip() for cell in lines[2].split("|")[1:-1]] == ["shrink", "stock", "4.00", "2.00", "9.00"]
-    assert [cell.strip() for cell in lines[3].split("|")[1:-1]] == ["shrink", "ours", "2.00", "1.00", "3.00"]
-    assert len({len(line) for line in lines}) == 1
+    """Median, minimum, maximum and ratio; a target is met or missed, in its direction."""
+    def cells(lines: list[str]) -> list[list[str]]:
+        assert len({len(line) for line in lines}) == 1
+        return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
+    assert cells(spreads(SERIES).splitlines())[2:] == [
+        ["shrink", "stock", "4.00", "2.00", "9.00", "2 x"], ["shrink", OURS, "2.00", "1.00", "3.00", ""], ["grow", "stock", "5.00", "5.00", "5.00", ""]]
+    assert cells(grid("ms", SERIES).splitlines())[::2] == [
+        ["ms", "stock", OURS], ["shrink", "4.0 (2.0-9.0) 2 x", "2.0 (1.0-3.0)"]]
     said = verdicts([Target("a", ">=", 2, 2), Target("b", ">=", 2, 1.9), Target("c", "<=", 2, 2), Target("d", "<=", 2, 2.1)])
     assert [line.split("|")[4].strip() for line in said.splitlines()[2:]] == ["met", "MISSED", "met", "MISSED"]
 
@@ -35,7 +44,53 @@ def test_csv(tmp_path):
     with (tmp_path / "x.csv").open(encoding="utf-8") as file:
         lines = list(csv.reader(file))
     assert lines[0] == ["measurement", "device", "round", "value", "unit"]
-    assert lines[3] == ["shrink", "stock", "3", "9.0", "ms"] and len(lines) == 6
+    assert lines[3] == ["shrink", "stock", "3", "9.0", "ms"] and len(lines) == 7
+
+
+def test_drawings(tmp_path):
+    """A file for each figure, in shades of grey, with a pattern for each device but the first."""
+    more = [Series("used", "stock", "MiB", [3.0], "host memory"), Series("used", OURS, "MiB", [1.0], "host memory")]
+    paths = draw(tmp_path / "x-1", "x", "accelerator tcg", SERIES + more)
+    assert [path.name for path in paths] == ["x-1.svg", "x-1.png", "x-1-host-memory.svg", "x-1-host-memory.png"]
+    for svg in paths[::2]:
+        text = svg.read_text(encoding="utf-8")
+        assert "<pattern" in text
+        assert all(len({red, green, blue}) == 1 for red, green, blue in re.findall(r"#([0-9a-f]{2})([0-9a-f]{2})([0-9a-f]{2})\b", text))
+    assert all(png.read_bytes().startswith(b"\x89PNG") for png in paths[1::2])
+
+
+def test_options_of_peers():
+    """A guest of virtio-mem has a quarter of its memory itself; what backs the rest is as asked for, and populated by the device only."""
+    hugetlb = backings.Backing("huge", "memory-backend-memfd,hugetlb=on,prealloc=on", lambda _: 0, lambda _: 0)
+    assert guest_options(STOCK, 4096)["memory"] == guest_options(REPORTING, 4096, hugetlb)["memory"] == 4096
+    assert "free-page-reporting=on" in guest_options(REPORTING, 4096)["devices"][1]
+    found = guest_options(VIRTIO_MEM, 4096, hugetlb)
+    assert found["memory"] == 1024 and f"{hugetlb.option},id=m,size=1024M" in found["args"]
+    assert "memory-backend-memfd,hugetlb=on,id=v,size=3072M" in found["args"] and found["devices"][1].endswith(",prealloc=on")
+    plain = guest_options(VIRTIO_MEM, 4096)
+    assert "memory-backend-ram,id=v,size=3072M" in plain["args"] and "prealloc" not in plain["devices"][1]
+
+
+def test_measures(tmp_path):
+    """A measurement without a guest, from the command line to its files. It is for the documentation only if asked to be."""
+    document = settings.top() / "docs/benchmarks.md"
+    before = document.read_bytes()
+    run = subprocess.run([sys.executable, settings.top() / "bench/bench.py", "device", "--quick", "--out", tmp_path],
+                         capture_output=True, text=True, check=False, timeout=300)
+    assert run.returncode == 0, run.stderr
+    assert "share of the limit" in run.stdout and "Empty requests" in run.stdout
+    data = json.loads(next(tmp_path.glob("device-*.json")).read_text(encoding="utf-8"))
+    assert data["targets"] and all(pair[0] > 0 and pair[1] > 0 for pairs in data["times"].values() for pair in pairs)
+    assert next(tmp_path.glob("device-*.csv")).read_text(encoding="utf-8").count("virtio-balloon-hp") == len(data["times"])
+    assert document.read_bytes() == before
+
+
+@pytest.mark.parametrize("words, says", [(["devices"], "unknown measurement 'devices'"), (["device", "--rounds", "0"], "--rounds must be at least 1"),
+                                         (["--quick", "--full"], "not allowed with"), (["--accel", "xen"], "invalid choice: 'xen'")])
+def test_wrong_arguments(words, says):
+    """They are named, and nothing is measured."""
+    run = subprocess.run([sys.executable, settings.top() / "bench/bench.py", *words], capture_output=True, text=True, check=False, timeout=30)
+    assert run.returncode == 2 and says in run.stderr and not run.stdout
 
 
 def test_chapter(tmp_path):

@@ -6,14 +6,17 @@ import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 from .guest import BALLOON_ID, MIB, Guest
 
 RESIZE_SECONDS = 120.0
-# Pause between two queries: fine against the few milliseconds that are measured, and
-# long enough that asking does not slow down the balloon that takes a second.
+# Pause between two questions: a share of the time that has passed, so that what is measured is longer by
+# that share at most; not shorter and not longer than this. A question takes half a millisecond of three
+# threads' time, on processors that the balloon needs itself: asking as often as can be makes it slower.
+POLL_SHARE = 0.05
 POLL_SECONDS = 0.0002
+POLL_MAX_SECONDS = 0.005
 
 
 class BalloonError(Exception):
@@ -30,18 +33,24 @@ def set_target(guest: Guest, size: int) -> None:
     guest.qmp.execute("balloon", value=size)
 
 
-def wait_actual(guest: Guest, size: int, timeout: float = RESIZE_SECONDS, tolerance: int = 0) -> None:
-    """Poll query-balloon until the guest has that size.
+def wait_size(guest: Guest, size: Callable[[], int], wanted: int, timeout: float = RESIZE_SECONDS, tolerance: int = 0) -> None:
+    """Ask for the guest's size in bytes until it is what is wanted.
 
     BALLOON_CHANGE is not used: it is rate-limited to one a second and would hide
     how long the change took.
     """
-    deadline = time.monotonic() + timeout
-    while abs((now := actual(guest)) - size) > tolerance:
-        if time.monotonic() > deadline:
+    start = time.monotonic()
+    while abs((now := size()) - wanted) > tolerance:
+        passed = time.monotonic() - start
+        if passed > timeout:
             raise BalloonError(f"guest {guest.name} is at {now // MIB} MiB {timeout:g} s after it was asked to go to "
-                               f"{size // MIB} MiB; its console ends:\n{guest.console.tail()}")
-        time.sleep(POLL_SECONDS)
+                               f"{wanted // MIB} MiB; its console ends:\n{guest.console.tail()}")
+        time.sleep(min(max(POLL_SHARE * passed, POLL_SECONDS), POLL_MAX_SECONDS))
+
+
+def wait_actual(guest: Guest, size: int, timeout: float = RESIZE_SECONDS, tolerance: int = 0) -> None:
+    """Wait until query-balloon shows that size."""
+    wait_size(guest, lambda: actual(guest), size, timeout, tolerance)
 
 
 def set_node_targets(guest: Guest, sizes: list[int]) -> None:
