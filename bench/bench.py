@@ -31,6 +31,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -58,11 +59,14 @@ from hpbtest.guest import GuestError
 from hpbtest.hostsetup import HostLacks
 from hpbtest.libvirt import LibvirtError
 from hpbtest.migrate import MigrationError
-from hpbtest.qmp import QmpError
+from hpbtest.qmp import QmpError, QmpTimeout
 from hpbtest.scripted import ScriptedError
 
 MEASUREMENTS = {module.__name__: module.run for module in (
     resize, sizes, stages, hugepages, interference, backings, choosing, migration, lending, libvirt, stalls, monitor, scale, device, library)}
+# What a host, a guest or a document can lack. One measurement that fails does not end the others.
+ERRORS = (GuestError, BalloonError, ConsoleError, HostLacks, LibvirtError, MigrationError, OSError, QmpError, QmpTimeout, ScriptedError,
+          subprocess.SubprocessError, ValueError)
 ROUNDS = {"quick": 1, "usual": 5, "full": 15}
 TCG = ("Under TCG the guest's own work costs ten times and more of what it does on hardware, the host's what it always does: "
        "what the guest does weighs too much in these times, and ratios say more than they do.")
@@ -103,6 +107,17 @@ def arguments() -> argparse.Namespace:
     return options
 
 
+def one(name: str, options: argparse.Namespace) -> None:
+    """A measurement, from the first guest to its files."""
+    result: Report = MEASUREMENTS[name](options.rounds)
+    print(f"\n{result.text}\n\n{machine()}.")
+    if settings.accel() == "tcg":
+        print(f"\n{TCG}")
+    keep(options.out / time.strftime(f"{name}-%Y%m%d-%H%M%S"), name, result)
+    if options.update:
+        print(f"updated: {update(settings.top() / 'docs/benchmarks.md', name, result)}")
+
+
 def main() -> int:
     options = arguments()
     if options.check:
@@ -110,19 +125,16 @@ def main() -> int:
     if options.accel:
         os.environ["HPB_ACCEL"] = options.accel
     options.out.mkdir(parents=True, exist_ok=True)
+    failed = []
     for name in options.names or ["resize"]:
         try:
-            result: Report = MEASUREMENTS[name](options.rounds)
-        except (GuestError, BalloonError, ConsoleError, HostLacks, LibvirtError, MigrationError, OSError, QmpError, ScriptedError) as error:
+            one(name, options)
+        except ERRORS as error:
             print(f"bench: {name} failed: {error}", file=sys.stderr)
-            return 1
-        print(f"\n{result.text}\n\n{machine()}.")
-        if settings.accel() == "tcg":
-            print(f"\n{TCG}")
-        keep(options.out / time.strftime(f"{name}-%Y%m%d-%H%M%S"), name, result)
-        if options.update:
-            print(f"updated: {update(settings.top() / 'docs/benchmarks.md', name, result)}")
-    return 0
+            failed.append(name)
+    if failed:
+        print(f"bench: not measured, or not written: {' '.join(failed)}; the reasons are above", file=sys.stderr)
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

@@ -191,7 +191,7 @@ def run(rounds: int) -> Report:
         verdicts(targets),
         f"{rounds} rounds, medians, accelerator {settings.accel()}. Guests of {BIG // 1024} GiB; where there is a device, {(BIG - SMALL) // 1024} GiB of it are out. CPU of both QEMUs, "
         f"the guest's included.\n\"used\": it has filled {FILL_BIG} MiB before, and {FILL_SMALL} MiB again after it was shrunk. "
-        "The others and `skip off` are without the patch for memory never populated\n(`-global migration.skip-unpopulated=off`), as QEMU is today.\n"
+        "virtio-balloon, with reporting too, virtio-mem and `skip off` are without the patch for memory never populated\n(`-global migration.skip-unpopulated=off`), as QEMU is today.\n"
         f"A guest booted with {SMALL // 1024} GiB is the limit: idle {limit:.2f} times faster than the traditional balloon. A shrunk guest sends {more / MIB:.1f} MiB more than that one, "
         "most of it\nthe array of struct page for the memory that is out, which the guest needs to get it back."])
     return Report(text, {"accel": settings.accel(), "targets": [one.data() for one in targets],

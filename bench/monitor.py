@@ -8,6 +8,7 @@ resized: the part of it that is the machine's own.
 from __future__ import annotations
 
 import dataclasses
+import os
 import time
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -17,7 +18,7 @@ from hpbtest import backings, settings
 from hpbtest.balloon import POLL_SECONDS, RESIZE_SECONDS, BalloonError
 from hpbtest.guest import MIB, OURS
 from hpbtest.hostsetup import HostLacks
-from peers import PEERS, Resizable, Setting, fill, started
+from peers import PEERS, Resizable, Setting, fill, started, warm_up
 from report import Report, Series, Target, grid, verdicts
 
 SETTING = Setting()
@@ -94,6 +95,7 @@ def measure(backing: backings.Backing, peer: str, number: int) -> Silence:
     name = f"bench-monitor-{number}-" + "".join(c if c.isalnum() else "-" for c in f"{backing.name}-{peer}")
     with started(peer, name, SETTING, backing) as one:
         fill(one.guest, SETTING)
+        warm_up(SETTING, one)
         watch, end = Watch(one), time.monotonic() + REST_SECONDS
         return Silence(watch.until(lambda _: time.monotonic() > end), watch.resized(SETTING.memory - SETTING.out), watch.resized(SETTING.memory))
 
@@ -104,25 +106,26 @@ def run(rounds: int) -> Report:
     missing: list[str] = []
     for number in range(rounds):
         for name, make in KINDS:
-            for driver in PEERS:
+            for peer in PEERS:
                 try:
                     with make() as backing:
-                        one = measure(backing, driver, number)
+                        one = measure(backing, peer, number)
                 except HostLacks as error:
                     missing.append(f"{name} was left out: {error}.")
                     break
-                runs.setdefault((name, driver), []).append(one)
-                print(f"round {number + 1}/{rounds} {name:<22} {driver:<26} " + "   ".join(
+                runs.setdefault((name, peer), []).append(one)
+                print(f"round {number + 1}/{rounds} {name:<22} {peer:<26} " + "   ".join(
                     f"{step} {getattr(one, field).answer:6.2f} ({getattr(one, field).blocked:.2f})" for step, field in STEPS.items()) + " ms", flush=True)
-    series = {title: [Series(f"{name}, {step}", driver.removesuffix("-pci"), "milliseconds", [getattr(getattr(one, field), which) for one in found], title)
-                      for step, field in STEPS.items() for (name, driver), found in runs.items()] for title, which in FIGURES.items()}
+    series = {title: [Series(f"{name}, {step}", peer.removesuffix("-pci"), "milliseconds", [getattr(getattr(one, field), which) for one in found], title)
+                      for step, field in STEPS.items() for (name, peer), found in runs.items()] for title, which in FIGURES.items()}
     targets = [Target(f"{name}: longest that was not a wait for a processor, ms", "<=", BLOCKED_MS,
                       max(step.blocked for one in found for step in (one.shrink, one.grow)))
-               for (name, driver), found in runs.items() if driver == OURS]
+               for (name, peer), found in runs.items() if peer == OURS]
     text = "\n\n".join([
         *(grid(f"{title}, milliseconds", found) for title, found in series.items()), verdicts(targets),
-        f"{rounds} rounds, median (lowest-highest) and how many times ours it is, accelerator {settings.accel()}. Longest answer to a question for the guest's size, asked without a pause, when it goes {SETTING} and back,\n"
-        f"and in {REST_SECONDS:g} s before. With two processors for two vCPUs, "
-        "the thread that frees, the monitor and who asks it, an answer also waits for a processor;\nthe kernel says how long (schedstat), and the second table is without that.", *dict.fromkeys(missing)])
+        f"{rounds} rounds, median (lowest-highest) and how many times ours it is, accelerator {settings.accel()}. "
+        "Longest answer to a question for the guest's size,\n"
+        f"asked thousands of times a second, when it goes {SETTING} and back, and in {REST_SECONDS:g} s before. With {os.cpu_count()} processors for two vCPUs, "
+        "the thread that frees, the monitor and who asks it,\nan answer also waits for a processor; the kernel says how long (schedstat), and the second table is without that.", *dict.fromkeys(missing)])
     return Report(text, {"accel": settings.accel(), "targets": [one.data() for one in targets],
-                         "runs": {f"{name}, {driver}": [dataclasses.asdict(one) for one in found] for (name, driver), found in runs.items()}}, sum(series.values(), []))
+                         "runs": {f"{name}, {peer}": [dataclasses.asdict(one) for one in found] for (name, peer), found in runs.items()}}, sum(series.values(), []))

@@ -23,7 +23,7 @@ REST_SECONDS = 0.5
 # Device, and its options, of those that are balloons.
 DRIVERS: dict[str, tuple[str, dict[str, Any]]] = {STOCK: (STOCK, {}), REPORTING: (STOCK, {"free_page_reporting": "on"}), OURS: (OURS, {})}
 PEERS = [STOCK, REPORTING, VIRTIO_MEM, OURS]
-ANONYMOUS = "memory-backend-ram"
+PLAIN = "memory-backend-ram"
 REFILL_MAX = 4096   # MiB of a guest that is filled again after it was grown back: an emulated guest takes seconds for each GiB
 MEM_PATH = "/machine/peripheral/v0"
 
@@ -71,7 +71,7 @@ def guest_options(peer: str, memory: int, backing: Backing | None = None) -> dic
     if peer != VIRTIO_MEM:
         driver, options = DRIVERS[peer]
         return {"memory": memory, "devices": balloon_device(driver, **options), **(backing.guest_options(memory * MIB) if backing else {})}
-    own, option = memory // 4, backing.option if backing else ANONYMOUS
+    own, option = memory // 4, backing.option if backing else PLAIN
     found = backing.guest_options(own * MIB) if backing else {"memory": own, "args": []}
     # Its device populates what it plugs, where all is populated; the memory behind it must not be.
     plugged, wanted = option.replace(",prealloc=on", ""), ",prealloc=on" if "prealloc=on" in option else ""
@@ -102,11 +102,11 @@ class Resizable:
         """Bytes that it has."""
         return actual(self.guest) if self._own is None else self.guest.qmp.qom_get(MEM_PATH, "size") + self._own
 
-    def to(self, mib: int) -> float:
-        """Go to a size. Seconds from the command until the monitor shows it."""
+    def to(self, mib: int, pause: float = 0.0) -> float:
+        """Go to a size. Seconds from the command until the monitor shows it, which is not asked before `pause` and as often again."""
         start = time.perf_counter()
         self.ask(mib)
-        wait_size(self.guest, self.size, mib * MIB)
+        wait_size(self.guest, self.size, mib * MIB, pause=pause)
         return time.perf_counter() - start
 
 

@@ -102,7 +102,8 @@ def grid(head: str, series: list[Series]) -> str:
         for one in series:
             if (one.title, one.peer) == (title, peer):
                 middle, least, most = one.spread()
-                return f"{middle:.1f} ({least:.1f}-{most:.1f}) {ratio(one, series)}".rstrip()
+                digits = 2 if most < 10 else 1
+                return f"{middle:.{digits}f} ({least:.{digits}f}-{most:.{digits}f}) {ratio(one, series)}".rstrip()
         return ""
     titles, peers = (list(dict.fromkeys(names)) for names in ([one.title for one in series], [one.peer for one in series]))
     return table([head, *peers], [[title, *(cell(title, peer) for peer in peers)] for title in titles])
@@ -125,7 +126,7 @@ def write_csv(path: Path, series: list[Series]) -> None:
 
 
 MISSED = "missed"  # the chapter that sums up the others
-HATCHES = ["", "///", "...", "xxx", "---"]
+HATCHES = ["", "///", "...", "xxx", "---", "\\\\\\", "ooo", "+++", "|||", "OO"]
 LOG_FROM = 20  # between the lowest and the highest bar
 
 

@@ -13,7 +13,7 @@ import statistics
 from hpbtest import measure, settings
 from hpbtest.balloon import resize
 from hpbtest.guest import MIB, OURS, STOCK
-from peers import HOST, PEERS, REST_SECONDS, VIRTIO_MEM, Setting, Times, fill, host, measured
+from peers import HOST, PEERS, REST_SECONDS, VIRTIO_MEM, Resizable, Setting, Times, fill, host, measured, warm_up
 from report import Report, Series, Target, spreads, verdicts
 
 SETTING = Setting(measure.GUEST_MIB, measure.GUEST_MIB - measure.SMALL_MIB)
@@ -33,6 +33,7 @@ def counted(driver: str, name: str) -> Round:
     guest, log = measure.boot(driver, name)
     with guest:
         fresh = fill(guest, SETTING)
+        warm_up(SETTING, Resizable(driver, guest, SETTING.memory))
         measure.time_resizes(guest, found, REST_SECONDS)
         touch, again = fill(guest, SETTING), fill(guest, SETTING)
         resize(guest, measure.SMALL_MIB * MIB)

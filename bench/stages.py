@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import time
 from pathlib import Path
 
 from hpbtest import settings
 from hpbtest.balloon import BalloonError, resize
 from hpbtest.guest import MIB, OURS, Guest, balloon_device
 from hpbtest.inguest import fragment
-from peers import Setting, fill, kernel_line
+from peers import REST_SECONDS, Resizable, Setting, fill, kernel_line, warm_up
 from report import Report, Series, grid
 
 SETTINGS = [Setting(), Setting(state="untouched"), Setting(clear=True), Setting(out=1900, state="fragmented")]
@@ -128,9 +129,12 @@ def measure(setting: Setting, number: int) -> dict[str, dict[str, float]]:
             fill(guest, setting)
         elif setting.state == "fragmented":
             fragment(guest, setting.memory * 4 // 5)
+        warm_up(setting, Resizable(OURS, guest, setting.memory))
         guest.run(f"echo 1 >{TRACING}/events/virtio_balloon_hp/enable")
         guest.qmp.execute("trace-event-set-state", name="virtio_balloon_hp_*", enable=True)
-        found = {"shrink": traced(guest, log, setting.memory - setting.out), "grow": traced(guest, log, setting.memory)}
+        found = {"shrink": traced(guest, log, setting.memory - setting.out)}
+        time.sleep(REST_SECONDS)
+        found["grow"] = traced(guest, log, setting.memory)
     log.unlink()
     return found
 
@@ -145,7 +149,7 @@ def run(rounds: int) -> Report:
                 print(f"round {number + 1}/{rounds} {setting!s:<38} {step:<7} "
                       + "   ".join(f"{stage} {1000 * seconds:6.2f}" for stage, seconds in runs[f"{step}, {setting}"][-1].items()) + " ms", flush=True)
     series = [Series(title, stage, "milliseconds", [1000 * one[stage] for one in found]) for title, found in runs.items() for stage in (*STAGES, WHOLE)]
-    text = (f"{grid('milliseconds', series)}\n\n{rounds} rounds, median (lowest-highest), accelerator {settings.accel()}, traced by both sides. Each moment counts for the "
-            "first stage that applies:\nthe guest takes the next blocks while the host frees those before, and that is \"freeing\". A guest that grows has its size before it has returned all "
+    text = (f"{grid('milliseconds', series)}\n\n{rounds} rounds, median (lowest-highest), accelerator {settings.accel()}, traced by both sides. "
+            "Each moment counts for the first stage that applies:\nthe guest takes the next blocks while the host frees those before, and that is \"freeing\". That pages are marked\ncomes after the last answer, and is in no stage. A guest that grows has its size before it has returned all "
             "blocks to its allocator;\nhere it is done when it has.")
     return Report(text, {"accel": settings.accel(), "runs": runs}, series)

@@ -70,7 +70,7 @@
 #include "virtio_balloon_hp.h"
 
 /*
- * Blocks in one inflate request. 512 MiB at 2 MiB: a 3 GiB change takes six
+ * Blocks in one inflate request. 512 MiB at 2 MiB: a 3 GiB change takes nine
  * requests, few enough that round trips do not show, many enough that the
  * guest takes blocks while the host frees the ones before.
  */
@@ -99,9 +99,9 @@
  */
 #define HPB_OOM_BATCH		64
 /*
- * Requests in flight, the OOM notifier's not counted. Eight batches are 4 GiB:
- * a change up to that size never waits for an answer before its last request
- * is sent. A slot costs 24 KiB.
+ * Requests in flight, the OOM notifier's not counted. The first eight of a pass
+ * are 3 GiB, and what comes then waits for the first answer, which is one of
+ * 64 MiB, so the host always has gigabytes to do. A slot costs 24 KiB.
  */
 #define HPB_SLOTS		8
 /* Most ranges in a request: what a queue of 1024 leaves, beside a message. */
@@ -244,6 +244,7 @@ struct hpb {
 	unsigned long deflating;/* blocks in deflate requests */
 	enum hpb_stop stop;
 	unsigned long oom_until;/* jiffies; 0: no OOM seen since last target */
+	bool oom_marks;		/* the OOM notifier marks pages that are out */
 
 	/* Protected by op, set by the worker: */
 	u64 requested;		/* bytes, as last read */

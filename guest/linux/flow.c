@@ -19,9 +19,9 @@
  * Invariants
  *  - A block reaches the page allocator only after an answer that names it:
  *    a deflate that was done, or an inflate that was not (DRV-13, DRV-16).
- *  - The worker does not wait for the device longer than HPB_MARK_DELAY, nor
- *    looks for memory that takes long to find, while pages are unmarked.
- *    /proc/kcore never waits for either.
+ *  - While pages are unmarked the worker does not wait for the device longer
+ *    than HPB_MARK_DELAY, and does not look for memory that takes long to find.
+ *    That is how long /proc/kcore may have to wait.
  *
  * Rejected: marking before the request is sent. Simple, and safe without
  * keeping anybody out, but the host then idles for half of the time. Marking
@@ -200,12 +200,14 @@ static void hpb_mark_fresh(struct hpb *bh)
 			     HPB_MARK_BATCH);
 		spin_unlock(&bh->lock);
 		if (!nr)
-			return;
+			break;
 		hpb_mark(bh, run);
 		spin_lock(&bh->lock);
 		hpb_pool_put(bh, &bh->held, run);
 		spin_unlock(&bh->lock);
 	}
+	/* What the notifier took from there it marks itself, and at once. */
+	wait_event(bh->answered, !READ_ONCE(bh->oom_marks));
 }
 
 /*
@@ -219,6 +221,12 @@ static void hpb_kcore_off(struct hpb *bh)
 	page_offline_begin();
 	bh->kcore_off = true;
 	bh->mark_at = jiffies + msecs_to_jiffies(HPB_MARK_DELAY);
+}
+
+bool hpb_mark_due(struct hpb *bh)
+{
+	return bh->unmarked > HPB_UNMARKED_MAX ||
+	       (bh->kcore_off && time_after_eq(jiffies, bh->mark_at));
 }
 
 /* Mark the next blocks of a request that are not marked, at most @n. */
@@ -274,7 +282,8 @@ void hpb_mark_all(struct hpb *bh)
 /* hpb_wait(), but no longer than pages may be unmarked without marking them. */
 static int hpb_await(struct hpb *bh)
 {
-	if (bh->kcore_off && hpb_wait_until(bh, bh->mark_at))
+	if (!hpb_mark_due(bh) && bh->kcore_off &&
+	    hpb_wait_until(bh, bh->mark_at))
 		return 0;
 	while (bh->kcore_off && hpb_mark_some(bh))
 		if (hpb_answered(bh))

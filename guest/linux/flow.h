@@ -52,6 +52,9 @@ void hpb_settle(struct hpb *bh, struct hpb_slot *slot, struct hpb_tally *tally);
  */
 void hpb_mark_all(struct hpb *bh);
 
+/* Whether enough is unmarked, or has been for long enough, for hpb_mark_all(). */
+bool hpb_mark_due(struct hpb *bh);
+
 /* Act on all answers there are. @bh->op is held. */
 void hpb_reap(struct hpb *bh, struct hpb_tally *tally);
 

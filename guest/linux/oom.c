@@ -63,7 +63,16 @@ static bool hpb_oom_ask(struct hpb *bh)
 					    slot->ranges, hpb_slot_cap(bh, slot),
 					    &slot->nr, HPB_OOM_BATCH);
 	bh->deflating += slot->blocks;
+	bh->oom_marks = slot->from == &bh->fresh;
 	spin_unlock(&bh->lock);
+
+	/* Out until the answer, and no longer where hpb_mark_all() looks. */
+	if (bh->oom_marks) {
+		for (i = 0; i < slot->nr; i++)
+			hpb_mark(bh, slot->ranges[i]);
+		WRITE_ONCE(bh->oom_marks, false);
+		wake_up_all(&bh->answered);
+	}
 
 	if (slot->blocks && !hpb_send(bh, slot, GFP_ATOMIC | __GFP_NOWARN))
 		return true;

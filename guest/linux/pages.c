@@ -38,9 +38,9 @@
  * Invariants
  *  - A block is in exactly one place: the allocator, a pool, or a slot.
  *  - Blocks in a pool, or in a slot that has been sent, are not counted as
- *    managed, and marked PageOffline. The mark costs a write to each struct
- *    page, as much as everything else together, so target.c sets it when it
- *    has nothing better to do.
+ *    managed, and marked PageOffline, all but those that have just been sent:
+ *    the mark costs a write to each struct page, as much as everything else
+ *    together, so flow.c sets it later.
  *
  * Rejected: order-10 blocks that are split. They halve the number of
  * allocations, but split pages go back to the allocator one by one, which

@@ -197,7 +197,7 @@ static int hpb_send_inflate(struct hpb *bh, struct hpb_slot *slot,
 		hpb_unmanage(bh, slot->ranges, slot->nr);
 		bh->unmarked += slot->blocks;
 	}
-	if (bh->unmarked > HPB_UNMARKED_MAX)
+	if (hpb_mark_due(bh))
 		hpb_mark_all(bh);
 	return err;
 }

@@ -15,12 +15,13 @@ from hpbtest import settings
 sys.path.insert(0, str(settings.top() / "bench"))
 
 import library  # noqa: E402
+import migration  # noqa: E402
 import stages  # noqa: E402
 from hpbtest import backings  # noqa: E402
 from hpbtest.balloon import BalloonError  # noqa: E402
 from hpbtest.guest import OURS, STOCK  # noqa: E402
 from peers import REPORTING, VIRTIO_MEM, guest_options  # noqa: E402
-from report import Report, Series, Target, draw, grid, spreads, update, verdicts, write_csv  # noqa: E402
+from report import HATCHES, Report, Series, Target, draw, grid, spreads, update, verdicts, write_csv  # noqa: E402
 
 SERIES = [Series("shrink", "stock", "ms", [4.0, 2.0, 9.0]), Series("shrink", OURS, "ms", [1.0, 3.0]), Series("grow", "stock", "ms", [5.0])]
 
@@ -33,7 +34,7 @@ def test_tables():
     assert cells(spreads(SERIES).splitlines())[2:] == [
         ["shrink", "stock", "4.00", "2.00", "9.00", "2 x"], ["shrink", OURS, "2.00", "1.00", "3.00", ""], ["grow", "stock", "5.00", "5.00", "5.00", ""]]
     assert cells(grid("ms", SERIES).splitlines())[::2] == [
-        ["ms", "stock", OURS], ["shrink", "4.0 (2.0-9.0) 2 x", "2.0 (1.0-3.0)"]]
+        ["ms", "stock", OURS], ["shrink", "4.00 (2.00-9.00) 2 x", "2.00 (1.00-3.00)"]]
     said = verdicts([Target("a", ">=", 2, 2), Target("b", ">=", 2, 1.9), Target("c", "<=", 2, 2), Target("d", "<=", 2, 2.1)])
     assert [line.split("|")[4].strip() for line in said.splitlines()[2:]] == ["met", "MISSED", "met", "MISSED"]
 
@@ -48,7 +49,8 @@ def test_csv(tmp_path):
 
 
 def test_drawings(tmp_path):
-    """A file for each figure, in shades of grey, with a pattern for each device but the first."""
+    """A file for each figure, in shades of grey, with a pattern for each device but the first; there are as many as any measurement has devices."""
+    assert len(set(HATCHES)) == len(HATCHES) >= max(len({case.name for case in migration.CASES}), len(stages.STAGES) + 1)
     more = [Series("used", "stock", "MiB", [3.0], "host memory"), Series("used", OURS, "MiB", [1.0], "host memory")]
     paths = draw(tmp_path / "x-1", "x", "accelerator tcg", SERIES + more)
     assert [path.name for path in paths] == ["x-1.svg", "x-1.png", "x-1-host-memory.svg", "x-1-host-memory.png"]

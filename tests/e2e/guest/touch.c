@@ -119,7 +119,8 @@ int main(int argc, char **argv)
 			return usage();
 		}
 	}
-	if (optind + 1 != argc || atol(argv[optind]) <= 0)
+	if (optind + 1 != argc || atol(argv[optind]) <= 0 ||
+	    (clearing && (contents != BYTE || fragment || keep)))
 		return usage();
 	bytes = (size_t)atol(argv[optind]) << 20;
 

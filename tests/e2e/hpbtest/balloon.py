@@ -33,8 +33,8 @@ def set_target(guest: Guest, size: int) -> None:
     guest.qmp.execute("balloon", value=size)
 
 
-def wait_size(guest: Guest, size: Callable[[], int], wanted: int, timeout: float = RESIZE_SECONDS, tolerance: int = 0) -> None:
-    """Ask for the guest's size in bytes until it is what is wanted.
+def wait_size(guest: Guest, size: Callable[[], int], wanted: int, timeout: float = RESIZE_SECONDS, tolerance: int = 0, pause: float = 0.0) -> None:
+    """Ask for the guest's size in bytes until it is what is wanted, with `pause` seconds between two questions if that is not 0.
 
     BALLOON_CHANGE is not used: it is rate-limited to one a second and would hide
     how long the change took.
@@ -45,7 +45,7 @@ def wait_size(guest: Guest, size: Callable[[], int], wanted: int, timeout: float
         if passed > timeout:
             raise BalloonError(f"guest {guest.name} is at {now // MIB} MiB {timeout:g} s after it was asked to go to "
                                f"{wanted // MIB} MiB; its console ends:\n{guest.console.tail()}")
-        time.sleep(min(max(POLL_SHARE * passed, POLL_SECONDS), POLL_MAX_SECONDS))
+        time.sleep(pause or min(max(POLL_SHARE * passed, POLL_SECONDS), POLL_MAX_SECONDS))
 
 
 def wait_actual(guest: Guest, size: int, timeout: float = RESIZE_SECONDS, tolerance: int = 0) -> None:
