@@ -84,10 +84,15 @@ def table(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join([text(head), rule, *(text(row) for row in rows)])
 
 
+def readable(value: float) -> str:
+    """Three digits, but no powers of ten."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
 def ratio(one: Series, series: list[Series]) -> str:
     """How many times the median of our device in the same measurement this one is; nothing for our own."""
     ours = next((other.spread()[0] for other in series if other.title == one.title and other.peer == OURS), 0.0)
-    return f"{one.spread()[0] / ours:.3g} x" if ours and one.peer != OURS else ""
+    return f"{readable(one.spread()[0] / ours)} x" if ours and one.peer != OURS else ""
 
 
 def spreads(series: list[Series]) -> str:
@@ -112,7 +117,7 @@ def grid(head: str, series: list[Series]) -> str:
 def verdicts(targets: list[Target]) -> str:
     """A table of targets."""
     return table(["", "measured", "target", ""],
-                 [[one.name, f"{one.value:.2f}" if abs(one.value) < 100 else f"{one.value:.0f}", f"{one.relation} {one.target:g}",
+                 [[one.name, f"{one.value:.2f}" if abs(one.value) < 100 else readable(one.value), f"{one.relation} {one.target:g}",
                    "met" if one.met else "MISSED"] for one in targets])
 
 
@@ -145,7 +150,7 @@ def bars(stem: Path, heading: str, series: list[Series]) -> list[Path]:
     matplotlib.use("Agg")
     from matplotlib import pyplot
     titles, peers = (list(dict.fromkeys(names)) for names in ([one.title for one in series], [one.peer for one in series]))
-    figure, axes = pyplot.subplots(figsize=(10, 1.5 + 0.3 * len(titles) * len(peers)), layout="constrained")
+    figure, axes = pyplot.subplots(figsize=(12, 1.5 + 0.3 * len(titles) * len(peers)), layout="constrained")
     for number, peer in enumerate(peers):
         mine = [one for one in series if one.peer == peer]
         medians = [one.spread()[0] for one in mine]
@@ -153,7 +158,7 @@ def bars(stem: Path, heading: str, series: list[Series]) -> list[Path]:
         drawn = axes.barh([titles.index(one.title) + (number - (len(peers) - 1) / 2) * height for one in mine], medians, height, label=peer,
                           color=str(0.9 - 0.6 * number / max(len(peers) - 1, 1)), edgecolor="black", hatch=HATCHES[number % len(HATCHES)],
                           xerr=[[one.spread()[0] - one.spread()[1] for one in mine], [one.spread()[2] - one.spread()[0] for one in mine]], capsize=3)
-        axes.bar_label(drawn, [f"{median:.3g}" for median in medians], padding=3)
+        axes.bar_label(drawn, [readable(median) for median in medians], padding=3)
     lowest, highest = (pick(one.spread()[0] for one in series) for pick in (min, max))
     if lowest > 0 and highest / lowest > LOG_FROM:
         axes.set_xscale("log")
@@ -162,7 +167,7 @@ def bars(stem: Path, heading: str, series: list[Series]) -> list[Path]:
     axes.invert_yaxis()
     axes.set_xlabel(series[0].unit)
     axes.set_title(heading)
-    axes.legend()
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1))
     paths = [stem.with_suffix(f".{kind}") for kind in ("svg", "png")]
     for path in paths:
         figure.savefig(path, dpi=120)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
+import time
 
 from hpbtest import measure, settings
 from hpbtest.balloon import resize
@@ -32,8 +33,9 @@ def counted(driver: str, name: str) -> Round:
     found = measure.Measurement(driver)
     guest, log = measure.boot(driver, name)
     with guest:
-        fresh = fill(guest, SETTING)
         warm_up(SETTING, Resizable(driver, guest, SETTING.memory))
+        fresh = fill(guest, SETTING)
+        time.sleep(REST_SECONDS)
         measure.time_resizes(guest, found, REST_SECONDS)
         touch, again = fill(guest, SETTING), fill(guest, SETTING)
         resize(guest, measure.SMALL_MIB * MIB)
