@@ -94,8 +94,8 @@ def measure(backing: backings.Backing, peer: str, number: int) -> Silence:
     """One guest."""
     name = f"bench-monitor-{number}-" + "".join(c if c.isalnum() else "-" for c in f"{backing.name}-{peer}")
     with started(peer, name, SETTING, backing) as one:
-        warm_up(SETTING, one)
         fill(one.guest, SETTING)
+        warm_up(SETTING, one)
         watch, end = Watch(one), time.monotonic() + REST_SECONDS
         return Silence(watch.until(lambda _: time.monotonic() > end), watch.resized(SETTING.memory - SETTING.out), watch.resized(SETTING.memory))
 

@@ -129,7 +129,6 @@ def started(peer: str, name: str, setting: Setting, backing: Backing | None = No
 def measured(peer: str, name: str, setting: Setting) -> Times:
     """Shrink and grow one guest."""
     with started(peer, name, setting) as one:
-        warm_up(setting, one)
         if setting.state == "fragmented":
             fragment(one.guest, setting.memory * 4 // 5)
             return Times(*there_and_back(setting, one))
@@ -143,14 +142,15 @@ def measured(peer: str, name: str, setting: Setting) -> Times:
 
 
 def warm_up(setting: Setting, one: Resizable) -> None:
-    """Go the way once with little: an emulator translates code when it runs first. Before a fill, so that the host has all of it then."""
+    """Go the way once with little, which leaves the rest as it was: an emulator translates code when it runs first."""
     one.to(setting.memory - WARM_UP)
     one.to(setting.memory)
+    time.sleep(REST_SECONDS)
 
 
 def there_and_back(setting: Setting, one: Resizable) -> tuple[float, float]:
-    """Seconds for each, with a rest before."""
-    time.sleep(REST_SECONDS)
+    """Seconds for each, with a rest between."""
+    warm_up(setting, one)
     shrink = one.to(setting.memory - setting.out)
     time.sleep(REST_SECONDS)
     return shrink, one.to(setting.memory)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
-import time
 
 from hpbtest import measure, settings
 from hpbtest.balloon import resize
@@ -33,10 +32,11 @@ def counted(driver: str, name: str) -> Round:
     found = measure.Measurement(driver)
     guest, log = measure.boot(driver, name)
     with guest:
-        warm_up(SETTING, Resizable(driver, guest, SETTING.memory))
         fresh = fill(guest, SETTING)
-        time.sleep(REST_SECONDS)
+        filled = measure.host_view(guest)
+        warm_up(SETTING, Resizable(driver, guest, SETTING.memory))
         measure.time_resizes(guest, found, REST_SECONDS)
+        found.before = filled
         touch, again = fill(guest, SETTING), fill(guest, SETTING)
         resize(guest, measure.SMALL_MIB * MIB)
         at_once = resize(guest, measure.GUEST_MIB * MIB)

@@ -125,14 +125,13 @@ def measure(setting: Setting, number: int) -> dict[str, dict[str, float]]:
     log.unlink(missing_ok=True)
     with Guest(name, memory=setting.memory, devices=balloon_device(OURS), append=kernel_line(OURS, setting.clear),
                args=["-D", str(log), "-msg", "timestamp=on"]) as guest:
-        warm_up(setting, Resizable(OURS, guest, setting.memory))
         if setting.state == "used":
             fill(guest, setting)
         elif setting.state == "fragmented":
             fragment(guest, setting.memory * 4 // 5)
+        warm_up(setting, Resizable(OURS, guest, setting.memory))
         guest.run(f"echo 1 >{TRACING}/events/virtio_balloon_hp/enable")
         guest.qmp.execute("trace-event-set-state", name="virtio_balloon_hp_*", enable=True)
-        time.sleep(REST_SECONDS)
         found = {"shrink": traced(guest, log, setting.memory - setting.out)}
         time.sleep(REST_SECONDS)
         found["grow"] = traced(guest, log, setting.memory)
