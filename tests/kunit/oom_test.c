@@ -207,6 +207,39 @@ static void oom_in_mid_inflate(struct kunit *test)
 	hp_expect_out(dev, HP_MIB(1400));
 }
 
+/* The first inflate is answered; what is asked back must be marked by then. */
+static void oom_hold_but_first(struct hp_dev *dev, struct hp_request *req)
+{
+	unsigned int i;
+
+	req->hold = req->type == VIRTIO_BALLOON_HP_REQ_INFLATE && req->nr;
+	if (req->type != VIRTIO_BALLOON_HP_REQ_DEFLATE)
+		return;
+	for (i = 0; i < req->nr_ranges; i++)
+		KUNIT_EXPECT_EQ(dev->test, hp_count_online(req->range[i].addr,
+							   req->range[i].len), 0);
+}
+
+/* DRV-13: memory is short before the pages that are out have been marked */
+static void oom_before_the_mark(struct kunit *test)
+{
+	struct hp_dev *dev = hp_start(test, &(struct hp_params) {
+		.features = HP_OOM,
+		.decide = oom_hold_but_first,
+	});
+
+	hp_dev_request(dev, HP_MIB(192));
+	HP_WAIT(dev, dev->nr_busy);
+	msleep(HPB_MARK_DELAY / 4);
+	KUNIT_EXPECT_EQ(test, hp_driver(dev)->held.blocks, 0);
+	KUNIT_EXPECT_GT(test, hp_driver(dev)->fresh.blocks, 0);
+	KUNIT_EXPECT_GT(test, oom_happens(test), 0);
+	KUNIT_EXPECT_GT(test, dev->seen.requests[VIRTIO_BALLOON_HP_REQ_DEFLATE], 0);
+	hp_set_decide(dev, NULL);
+	hp_dev_release(dev, HP_REQUESTS, false);
+	hp_expect_out(dev, HP_MIB(192));
+}
+
 static void oom_in_mid_deflate(struct kunit *test)
 {
 	struct hp_dev *dev = oom_start(test, HP_MIB(512), HP_OOM);
@@ -271,6 +304,7 @@ static struct kunit_case oom_cases[] = {
 	KUNIT_CASE_SLOW(oom_unanswered_at_removal),
 	KUNIT_CASE_SLOW(oom_and_freeze),
 	KUNIT_CASE_SLOW(oom_in_mid_inflate),
+	KUNIT_CASE_SLOW(oom_before_the_mark),
 	KUNIT_CASE_SLOW(oom_in_mid_deflate),
 	KUNIT_CASE_SLOW(oom_broken_device),
 	KUNIT_CASE_SLOW(oom_for_real),
