@@ -77,7 +77,7 @@
 #define HPB_INFLATE_BATCH	256
 /*
  * Blocks in the first of a pass; each further one has twice as many as the one
- * before. 64 MiB are found in a tenth of the time of a whole batch, and that is
+ * before. 64 MiB are found in an eighth of the time of a whole batch, and that is
  * how long the host has nothing to do.
  */
 #define HPB_INFLATE_FIRST	32

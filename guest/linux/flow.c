@@ -26,8 +26,7 @@
  * Rejected: marking before the request is sent. Simple, and safe without
  * keeping anybody out, but the host then idles for half of the time. Marking
  * whenever there is nothing else to do: on a host whose processors are all
- * busy, and that is when guests are shrunk, it takes a third of the time from
- * the thread that frees.
+ * busy, and that is when guests are shrunk, the thread that frees waits for it.
  */
 #include <linux/gfp.h>
 
