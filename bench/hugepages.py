@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import statistics
 
 from hpbtest import hostmem, settings
 from hpbtest.guest import MIB, Guest
 from hpbtest.inguest import fragment, hold, meminfo
 from peers import PEERS, Setting, fill, started
-from report import Report, Series, table
+from report import Report, Series, grid
 
 SETTINGS = [Setting(), Setting(out=1900, state="fragmented")]
 MOMENTS = ("before", "ballooned", "refilled")
@@ -65,15 +64,11 @@ def run(rounds: int) -> Report:
             runs[setting, peer].append(one)
             print(f"round {number + 1}/{rounds} {setting.state:<11} {peer:<26} " + "   ".join(
                 f"{moment}: guest {share.guest:5.1f} % of {share.used} MiB, host {share.host:5.1f} %" for moment, share in one.items()), flush=True)
-
-    def middle(setting: Setting, peer: str, moment: str, field: str) -> float:
-        return statistics.median(getattr(one[moment], field) for one in runs[setting, peer])
-    rows = [[f"{setting.state}: {peer.removesuffix('-pci')}", *(f"{middle(setting, peer, moment, 'guest'):.0f} / {middle(setting, peer, moment, 'host'):.0f}" for moment in MOMENTS)]
-            for setting, peer in runs]
-    series = [Series(f"{setting.state}, {moment}", peer.removesuffix("-pci"), "% in huge pages", [getattr(one[moment], side) for one in found], side)
-              for side in ("guest", "host") for moment in MOMENTS for (setting, peer), found in runs.items()]
-    text = (f"{table(['% in huge pages, guest / host', *MOMENTS], rows)}\n\n{rounds} rounds, medians, accelerator {settings.accel()}. Guests of {SETTINGS[0].memory // 1024} GiB, "
+    series = {side: [Series(f"{setting.state}, {moment}", peer.removesuffix("-pci"), "% in huge pages", [getattr(one[moment], side) for one in found], side)
+                     for moment in MOMENTS for (setting, peer), found in runs.items()] for side in ("guest", "host")}
+    tables = "\n\n".join(grid(f"% in huge pages, {side}", found) for side, found in series.items())
+    text = (f"{tables}\n\n{rounds} rounds, median (lowest-highest) and how many times ours it is, accelerator {settings.accel()}. Guests of {SETTINGS[0].memory // 1024} GiB, "
             f"{SETTINGS[0].out // 1024} GiB out (used), {SETTINGS[1].out} MiB out (fragmented: every second page of 4 KiB is in use).\nGuest: of a program that asks for huge pages and takes "
             "all that is free at that moment. Host: of all that QEMU holds.")
     return Report(text, {"accel": settings.accel(), "runs": {f"{setting}, {peer}": [{moment: dataclasses.asdict(share) for moment, share in one.items()} for one in found]
-                                                            for (setting, peer), found in runs.items()}}, series)
+                                                            for (setting, peer), found in runs.items()}}, sum(series.values(), []))

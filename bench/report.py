@@ -101,14 +101,19 @@ def spreads(series: list[Series]) -> str:
                  [[one.title, one.peer, *(f"{value:.2f}" for value in one.spread()), ratio(one, series)] for one in series])
 
 
+def span(values: list[float]) -> str:
+    """Median (minimum-maximum), for a cell of a table."""
+    digits = 2 if max(values) < 10 else 1
+    middle, least, most = (f"{value:,.{digits}f}" for value in (statistics.median(values), min(values), max(values)))
+    return f"{middle} ({least}-{most})"
+
+
 def grid(head: str, series: list[Series]) -> str:
     """The same in less room: a row for each title, a column for each device; median (minimum-maximum) ratio."""
     def cell(title: str, peer: str) -> str:
         for one in series:
             if (one.title, one.peer) == (title, peer):
-                middle, least, most = one.spread()
-                digits = 2 if most < 10 else 1
-                return f"{middle:.{digits}f} ({least:.{digits}f}-{most:.{digits}f}) {ratio(one, series)}".rstrip()
+                return f"{span(one.values)} {ratio(one, series)}".rstrip()
         return ""
     titles, peers = (list(dict.fromkeys(names)) for names in ([one.title for one in series], [one.peer for one in series]))
     return table([head, *peers], [[title, *(cell(title, peer) for peer in peers)] for title in titles])

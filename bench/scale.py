@@ -17,7 +17,7 @@ from pathlib import Path
 from hpbtest import hostmem
 from hpbtest.guest import MIB, OURS
 from hpbtest.scripted import GIB, HIGH, INFLATE, Machine
-from report import Report, Series, Target, table, verdicts
+from report import Report, Series, Target, grid, span, table, verdicts
 
 SIZES = [64 * GIB, 256 * GIB, 1024 * GIB]
 UNIT = 2 * MIB
@@ -104,12 +104,6 @@ def middle(runs: Runs, case: str, memory: int, step: str) -> tuple[float, float]
     return of(case, "seconds"), (of(case, "growth") - (of(CASES[0], "growth") if step == "start" else 0)) / MIB
 
 
-def size_rows(runs: Runs) -> list[list[str]]:
-    """A row for each step of each case, a column for each size."""
-    return [[f"{step}: {case}", *(f"{1000 * seconds:.0f} ({mib:.1f})" for seconds, mib in (middle(runs, case, memory, step) for memory in SIZES))]
-            for step in STEPS for case in CASES if step in runs[case, SIZES[0]][0]]
-
-
 def reached(runs: Runs, ranges: dict[int, list[Cost]]) -> list[Target]:
     """What shall be, and is, for the largest; and the slope of ranges."""
     found = [(f"{step}: {case}", middle(runs, case, SIZES[-1], step)) for step in STEPS[:3] for case in CASES[1:]]
@@ -133,18 +127,18 @@ def run(rounds: int) -> Report:
         for count, costs in ranges.items():
             costs.append(many(count))
             print(f"round {number + 1}/{rounds} {count:8,} ranges {costs[-1].seconds * 1000:8.1f} ms   {costs[-1].growth / MIB:.1f} MiB", flush=True)
-    by_count = [[f"{count:,}", f"{1000 * seconds:.1f}", f"{1e6 * seconds / count:.2f}", f"{statistics.median(cost.growth for cost in costs) / MIB:.1f}"]
-                for count, costs in ranges.items() for seconds in [statistics.median(cost.seconds for cost in costs)]]
+    by_count = [[f"{count:,}", span([1000 * cost.seconds for cost in costs]), span([1e6 * cost.seconds / count for cost in costs]),
+                 span([cost.growth / MIB for cost in costs])] for count, costs in ranges.items()]
     targets = reached(runs, ranges)
-    series = [Series(f"{count:,} ranges", OURS, "milliseconds", [1000 * cost.seconds for cost in costs], "ranges") for count, costs in ranges.items()]
-    series += [Series(f"{step}, {memory // GIB} GiB", case, unit, [getattr(one[step], field) * scale for one in runs[case, memory]], figure)
-               for figure, unit, field, scale in (("time", "milliseconds", "seconds", 1000), ("memory", "MiB", "growth", 1 / MIB))
-               for step in STEPS for case, memory in runs if step in runs[case, memory][0]]
+    series = {figure: [Series(f"{step}, {memory // GIB} GiB", case, unit, [getattr(one[step], field) * scale for one in runs[case, memory]], figure)
+                       for step in STEPS for case, memory in runs if step in runs[case, memory][0]]
+              for figure, unit, field, scale in (("time", "milliseconds", "seconds", 1000), ("memory", "MiB", "growth", 1 / MIB))}
+    by_range = [Series(f"{count:,} ranges", OURS, "milliseconds", [1000 * cost.seconds for cost in costs], "ranges") for count, costs in ranges.items()]
     text = "\n\n".join([
-        table(["milliseconds (QEMU grows by MiB)", *(f"{memory // GIB} GiB" for memory in SIZES)], size_rows(runs)),
+        grid("milliseconds", series["time"]), grid("QEMU has grown by, MiB", series["memory"]),
         table(["ranges of 2 MiB, apart", "ms", "microseconds each", "QEMU grows MiB"], by_count), verdicts(targets),
-        f"{rounds} rounds, medians. Half of the memory is out. Both QEMUs on this host, no guest in them, nothing of the memory touched. \"every second range\": 2 MiB out, 2 MiB not, and\n"
-        "so on, the most ranges there can be. \"start\" grows in comparison with the machine without a balloon; that the setup of a migration does is QEMU's bitmap of dirty pages."])
+        f"{rounds} rounds, median (lowest-highest). Half of the memory is out. Both QEMUs on this host, no guest in them, nothing of the memory touched. \"every second range\": 2 MiB out, 2 MiB not, and\n"
+        "so on, the most ranges there can be. At \"start\" it is all of QEMU; that the setup of a migration does is QEMU's bitmap of dirty pages."])
     return Report(text, {"targets": [one.data() for one in targets], "ranges": {count: [dataclasses.asdict(cost) for cost in costs] for count, costs in ranges.items()},
                          "runs": {f"{case}, {memory // GIB} GiB": [{step: dataclasses.asdict(cost) for step, cost in one.items()} for one in found]
-                                  for (case, memory), found in runs.items()}}, series)
+                                  for (case, memory), found in runs.items()}}, sum(series.values(), by_range))

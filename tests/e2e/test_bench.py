@@ -14,12 +14,14 @@ from hpbtest import settings
 
 sys.path.insert(0, str(settings.top() / "bench"))
 
+import bench  # noqa: E402
 import library  # noqa: E402
 import migration  # noqa: E402
 import stages  # noqa: E402
 from hpbtest import backings  # noqa: E402
 from hpbtest.balloon import BalloonError  # noqa: E402
 from hpbtest.guest import OURS, STOCK  # noqa: E402
+from hpbtest.qmp import QmpTimeout  # noqa: E402
 from peers import REPORTING, VIRTIO_MEM, guest_options  # noqa: E402
 from report import HATCHES, Report, Series, Target, draw, grid, spreads, update, verdicts, write_csv  # noqa: E402
 
@@ -85,6 +87,18 @@ def test_measures(tmp_path):
     assert data["targets"] and all(pair[0] > 0 and pair[1] > 0 for pairs in data["times"].values() for pair in pairs)
     assert next(tmp_path.glob("device-*.csv")).read_text(encoding="utf-8").count("virtio-balloon-hp") == len(data["times"])
     assert document.read_bytes() == before
+
+
+def test_one_that_fails(tmp_path, monkeypatch, capsys):
+    """It is named with the reason, the others are measured, and the status says that not all is well."""
+    def fails(rounds: int) -> Report:
+        raise QmpTimeout(f"QEMU is silent in round {rounds}")
+    monkeypatch.setattr(bench, "MEASUREMENTS", {"bad": fails, "good": lambda rounds: Report(f"{rounds} rounds", {"said": 1}, SERIES)})
+    monkeypatch.setattr(sys, "argv", ["bench.py", "all", "--quick", "--out", str(tmp_path)])
+    assert bench.main() == 1
+    said = capsys.readouterr()
+    assert "bad failed: QEMU is silent in round 1" in said.err and "not written: bad;" in said.err and "1 rounds" in said.out
+    assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".csv", ".svg", ".png"}
 
 
 @pytest.mark.parametrize("words, says", [(["devices"], "unknown measurement 'devices'"), (["device", "--rounds", "0"], "--rounds must be at least 1"),
