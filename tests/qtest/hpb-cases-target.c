@@ -3,9 +3,9 @@
  * virtio-balloon-hp qtest: the target, and what management sees of the size
  *
  * Theory of operation: QMP on one side, configuration space on the other. The
- * events are those that the monitor really sends: it holds back BALLOON_CHANGE
- * for a second of virtual time and then sends the newest, so that the
- * test makes a burst, moves the clock, and looks at the last one.
+ * events are those that the monitor really sends: device and monitor hold back
+ * BALLOON_CHANGE for up to a second of virtual time each, so that a test makes
+ * a burst, moves the clock, and looks at the last one.
  */
 
 #include "qemu/osdep.h"
@@ -38,7 +38,7 @@ static bool on_event(QTestState *s, const char *name, QDict *event,
 /* Let all events arrive: time for the rate limit, a command to read them */
 static void flush_events(Hpb *h)
 {
-    qtest_clock_step(h->qts, 2 * SECOND);
+    qtest_clock_step(h->qts, 3 * SECOND);
     hpb_qmp_query(h);
 }
 
@@ -162,6 +162,42 @@ static void test_last_event(void)
         g_assert_cmphex(c.last, ==, RAM);
         c.count = 0;
     }
+    hpb_quit(h);
+}
+
+/*
+ * A resize is told when the target is reached, with one event. What is short of
+ * the target is told a second after the first change, not later.
+ */
+static void test_event_is_the_target(void)
+{
+    Changes c = { 0 };
+    Hpb *h = hpb_boot("");
+
+    qtest_qmp_set_event_callback(h->qts, on_event, &c);
+    hpb_qmp_balloon(h, RAM - 8 * h->unit);
+    for (unsigned i = 0; i < 7; i++) {
+        hpb_take(h, HPB_RAM_START + i * h->unit, h->unit);
+        hpb_qmp_query(h);
+        g_assert_cmpint(c.count, ==, 0);
+    }
+    hpb_take(h, HPB_RAM_START + 7 * h->unit, h->unit);
+    hpb_qmp_query(h);
+    g_assert_cmpint(c.count, ==, 1);
+    g_assert_cmphex(c.last, ==, RAM - 8 * h->unit);
+    flush_events(h);
+    g_assert_cmpint(c.count, ==, 1);
+
+    hpb_qmp_balloon(h, RAM);
+    hpb_give(h, HPB_RAM_START, 2 * h->unit);
+    qtest_clock_step(h->qts, SECOND / 2);
+    hpb_give(h, HPB_RAM_START + 2 * h->unit, h->unit);
+    hpb_qmp_query(h);
+    g_assert_cmpint(c.count, ==, 1);
+    qtest_clock_step(h->qts, SECOND / 2);
+    hpb_qmp_query(h);
+    g_assert_cmpint(c.count, ==, 2);
+    g_assert_cmphex(c.last, ==, RAM - 5 * h->unit);
     hpb_quit(h);
 }
 
@@ -305,6 +341,7 @@ void hpb_add_target_tests(void)
     ADD("DEV-25-early-and-kept", test_early_and_kept);
     ADD("change-in-flight", test_change_in_flight);
     ADD("last-event-arrives", test_last_event);
+    ADD("event-is-the-target", test_event_is_the_target);
     ADD("event-on-reset", test_event_on_reset);
     ADD("hmp", test_hmp);
     ADD("counters", test_counters);

@@ -251,8 +251,10 @@ void vbhp_run_release(VbhpRun *run);
 void vbhp_run_commit(VirtIOBalloonHP *s, VbhpRun *run, uint16_t type);
 /* Take @bits, a little endian bitmap, as what is out of @blk: nothing was */
 void vbhp_block_load(VirtIOBalloonHP *s, VbhpBlock *blk, const void *bits);
-/* Tell the management that the size of the guest is another */
+/* The size of the guest is another: tell management, when there is news */
 void vbhp_actual_changed(VirtIOBalloonHP *s);
+/* Tell management the size now */
+void vbhp_actual_tell(VirtIOBalloonHP *s);
 /* Bytes of RAM that targets and answers of QMP balloon commands refer to */
 uint64_t vbhp_ram_size(void);
 

@@ -160,7 +160,7 @@ static int vbhp_state_post_load(void *opaque, int version_id)
     s->config_pending |= vbhp_target_loaded(s);
     s->settle_wanted = s->actual;
     s->zero_unknown = s->actual;
-    vbhp_actual_changed(s);
+    vbhp_actual_tell(s);
     trace_virtio_balloon_hp_loaded(s->requested, s->actual, s->target_is_new);
     return 0;
 }

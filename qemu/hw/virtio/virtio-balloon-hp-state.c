@@ -35,8 +35,17 @@
 #include "hw/qdev-core.h"
 #include "system/hostmem.h"
 #include "system/numa.h"
+#include "system/qtest.h"
 #include "virtio-balloon-hp-internal.h"
 #include "trace.h"
+
+/* The monitor's limit: one BALLOON_CHANGE in so many ms, by the same clock */
+#define VBHP_CHANGE_MS 1000
+
+static QEMUClockType vbhp_change_clock(void)
+{
+    return qtest_enabled() ? QEMU_CLOCK_VIRTUAL : QEMU_CLOCK_REALTIME;
+}
 
 uint64_t vbhp_ram_size(void)
 {
@@ -46,12 +55,37 @@ uint64_t vbhp_ram_size(void)
            (machine->device_memory ? machine->device_memory->dimm_size : 0);
 }
 
-void vbhp_actual_changed(VirtIOBalloonHP *s)
+/* Management */
+
+void vbhp_actual_tell(VirtIOBalloonHP *s)
 {
     uint64_t ram = vbhp_ram_size();
 
+    timer_del(s->change_timer);
     /* The monitor limits the rate of this event and always sends the last. */
     qapi_event_send_balloon_change(ram - MIN(ram, s->actual));
+}
+
+static void vbhp_change_timeout(void *opaque)
+{
+    vbhp_actual_tell(opaque);
+}
+
+/*
+ * A resize is several requests within milliseconds, and of the events of a
+ * second the monitor sends the first at once and the last when the second is
+ * over. Libvirt takes the size that it saves with a guest from the event, and
+ * asks the guest for it when that is restored. So what is told at once is the
+ * target, and a size on the way to it only where the way takes that second.
+ */
+void vbhp_actual_changed(VirtIOBalloonHP *s)
+{
+    if (s->actual == vbhp_requested(s)) {
+        vbhp_actual_tell(s);
+    } else if (!timer_pending(s->change_timer)) {
+        timer_mod(s->change_timer, VBHP_CHANGE_MS +
+                  qemu_clock_get_ms(vbhp_change_clock()));
+    }
     vbhp_session_news(s);
 }
 
@@ -415,6 +449,8 @@ void vbhp_state_realize(VirtIOBalloonHP *s)
 {
     QTAILQ_INIT(&s->blocks);
     s->blocks_stale = true;
+    s->change_timer = timer_new_ms(vbhp_change_clock(), vbhp_change_timeout,
+                                   s);
     s->listener.commit = vbhp_listener_commit;
     s->listener.name = TYPE_VIRTIO_BALLOON_HP;
     memory_listener_register(&s->listener, &address_space_memory);
@@ -430,4 +466,9 @@ void vbhp_state_unrealize(VirtIOBalloonHP *s)
     QTAILQ_FOREACH_SAFE(blk, &s->blocks, next, tmp) {
         vbhp_block_drop(s, blk);
     }
+    if (timer_pending(s->change_timer)) {
+        vbhp_actual_tell(s);
+    }
+    timer_free(s->change_timer);
+    s->change_timer = NULL;
 }

@@ -12,7 +12,8 @@
  *    whole, and ends targets of NUMA nodes (-nodes.c);
  *  - a target outlives resets, and one that is set before the state of an
  *    incoming migration arrives is newer than that state;
- *  - BALLOON_CHANGE follows every change of what the guest really has.
+ *  - BALLOON_CHANGE follows every change of what the guest really has: at once
+ *    when that is the target, else within a second or two.
  *
  * Reset, unplug and pause have one rule: nothing is in flight afterwards.
  * Reset abandons requests without an answer, pause answers them. So saved
