@@ -42,10 +42,11 @@ FIELDS = ("median", "first", "worst")
 
 @dataclasses.dataclass
 class Load:
-    """Counts of a quantum: median, first percentile, worst."""
+    """Counts of a quantum: median, first percentile, worst; and how many per thousand have less than nine tenths of the median."""
     median: int
     first: int
     worst: int
+    slow: float
 
 
 @dataclasses.dataclass
@@ -83,10 +84,11 @@ def worked(guest: Guest, load: str, seconds: int, meanwhile: Callable[[], int]) 
     guest.console.wait_line(r"READY", 60, said)
     resizes = meanwhile()
     line = guest.console.lines[guest.console.wait_line(r"LOAD quanta", 60 + seconds, said)]
-    match = re.search(r"median (\d+) first (\d+) worst (\d+)", line)
+    match = re.search(r"quanta (\d+) median (\d+) first (\d+) worst (\d+) slow (\d+)", line)
     if not match:
         raise BalloonError(f"hpb-load in guest {guest.name} says: {line}")
-    return Load(*map(int, match.groups())), resizes
+    quanta, median, first, worst, slow = map(int, match.groups())
+    return Load(median, first, worst, 1000 * slow / quanta), resizes
 
 
 def measure(case: str, number: int) -> dict[str, Pair]:
@@ -109,17 +111,20 @@ def run(rounds: int) -> Report:
             for load, one in measure(case, number).items():
                 runs[load, case].append(one)
                 print(f"round {number + 1}/{rounds} {case:<36} {load:<8} " + "   ".join(f"{field} {getattr(one.resized, field):6,} ({one.share(field):5.1f} %)" for field in FIELDS)
-                      + f"   {one.resizes} resizes", flush=True)
+                      + f"   slow {one.resized.slow:5.1f} ({one.alone.slow:.1f})   {one.resizes} resizes", flush=True)
 
     series = [Series(title, case.removesuffix("-pci"), "% of the same guest left alone", [one.share(field) for one in found], load)
               for title, field in (("median", "median"), ("first percentile", "first"), ("worst", "worst")) for (load, case), found in runs.items()]
     rows = [[f"{load}: {case.removesuffix('-pci')}", *(span([one.share(field) for one in found]) for field in FIELDS),
+             *(span([getattr(one, when).slow for one in found]) for when in ("alone", "resized")),
              f"{statistics.median(one.resizes for one in found):.0f}"] for (load, case), found in runs.items()]
     targets = [Target(f"{load}: first percentile, % of a guest left alone", ">=", SHARE, statistics.median(one.share("first") for one in runs[load, OURS])) for load in LOADS]
     text = "\n\n".join([
-        table(["% of the same guest left alone", "median", "1st percentile", "worst", "resizes"], rows), verdicts(targets),
+        table(["% of the same guest left alone", "median", "1st percentile", "worst", "slow before", "slow", "resizes"], rows), verdicts(targets),
         f"{rounds} rounds, median (lowest-highest), accelerator {settings.accel()}. {SECONDS} s of work in quanta of {QUANTUM_MS} ms, in which the guest goes {SETTING} and back, "
         f"after {ALONE_SECONDS} s without.\n"
-        f"\"quantum\" is arithmetic, \"stream\" memory bandwidth; \"worst\" is beside the median of the time without. The guest has two processors, the host {os.cpu_count()}."])
+        f"\"quantum\" is arithmetic, \"stream\" memory bandwidth; \"worst\" is beside the median of the time without. \"slow\": of 1000 quanta,\n"
+        f"those that have less than nine tenths of their median; the first percentile is one of them where they are more than ten. The guest has two processors, the host "
+        f"{os.cpu_count()}."])
     return Report(text, {"accel": settings.accel(), "targets": [one.data() for one in targets],
                          "runs": {f"{load}, {case}": [dataclasses.asdict(one) for one in found] for (load, case), found in runs.items()}}, series)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, Iterator
 
 import limit
 from hpbtest.backings import Backing
 from hpbtest.balloon import actual, set_target, wait_size
-from hpbtest.guest import MIB, OURS, STOCK, Guest, balloon_device
+from hpbtest.guest import MIB, OURS, STOCK, Guest, GuestError, balloon_device
 from hpbtest.inguest import fragment
 
 REPORTING = "virtio-balloon, reporting"
@@ -26,6 +26,7 @@ PEERS = [STOCK, REPORTING, VIRTIO_MEM, OURS]
 PLAIN = "memory-backend-ram"
 REFILL_MAX = 4096   # MiB of a guest that is filled again after it was grown back: an emulated guest takes seconds for each GiB
 MEM_PATH = "/machine/peripheral/v0"
+ASSERTION = "Assertion"     # what QEMU says when it ends itself
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,9 +120,22 @@ def fill(guest: Guest, setting: Setting) -> float:
 
 @contextmanager
 def started(peer: str, name: str, setting: Setting, backing: Backing | None = None) -> Iterator[Resizable]:
-    """A guest of a peer, with all of its memory."""
-    with Guest(name, append=kernel_line(peer, setting.clear), **guest_options(peer, setting.memory, backing)) as guest:
-        found = Resizable(peer, guest, setting.memory)
+    """A guest of a peer, with all of its memory.
+
+    An emulator may end by an assertion of its own while two vCPUs work on the map of PCI (QEMU 10.0, TCG, seldom). While
+    the guest boots nothing has been measured yet, and what an hour has measured before is not lost to that: it boots once more.
+    """
+    def guest() -> Guest:
+        return Guest(name, append=kernel_line(peer, setting.clear), **guest_options(peer, setting.memory, backing))
+    with ExitStack() as stack:
+        try:
+            booted = stack.enter_context(guest())
+        except GuestError as error:
+            if ASSERTION not in str(error):
+                raise
+            print(f"once more, {error}", flush=True)
+            booted = stack.enter_context(guest())
+        found = Resizable(peer, booted, setting.memory)
         found.to(setting.memory)
         yield found
 

@@ -17,10 +17,11 @@ sys.path.insert(0, str(settings.top() / "bench"))
 import bench  # noqa: E402
 import library  # noqa: E402
 import migration  # noqa: E402
+import peers  # noqa: E402
 import stages  # noqa: E402
 from hpbtest import backings  # noqa: E402
 from hpbtest.balloon import BalloonError  # noqa: E402
-from hpbtest.guest import OURS, STOCK  # noqa: E402
+from hpbtest.guest import OURS, STOCK, GuestError  # noqa: E402
 from hpbtest.qmp import QmpTimeout  # noqa: E402
 from peers import REPORTING, VIRTIO_MEM, guest_options  # noqa: E402
 from report import HATCHES, Report, Series, Target, draw, grid, spreads, update, verdicts, write_csv  # noqa: E402
@@ -99,6 +100,37 @@ def test_one_that_fails(tmp_path, monkeypatch, capsys):
     said = capsys.readouterr()
     assert "bad failed: QEMU is silent in round 1" in said.err and "not written: bad;" in said.err and "1 rounds" in said.out
     assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".csv", ".svg", ".png"}
+
+
+class Booting:
+    """Stands for a guest whose QEMU says that when it boots, and nothing more when it has said all."""
+
+    def __init__(self, says: list[str]):
+        self._says = says
+
+    def __enter__(self) -> str:
+        if self._says:
+            raise GuestError(f"guest x: console closed; {self._says.pop(0)}")
+        return "guest"
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing to end."""
+
+
+@pytest.mark.parametrize("says, left", [([], None), (["Assertion `a < b' failed"], None), (["Assertion `a < b' failed"] * 3, 1), (["no such option", ""], 1)])
+def test_an_emulator_that_ends_itself(monkeypatch, capsys, says, left):
+    """It boots once more, aloud; other errors, and a second time, are errors."""
+    monkeypatch.setattr(peers, "Guest", lambda name, **options: Booting(says))
+    monkeypatch.setattr(peers.Resizable, "to", lambda self, mib: 0.0)
+    often = len(says)
+    if left is None:
+        with peers.started(OURS, "x", peers.Setting()) as one:
+            assert one.guest == "guest"
+    else:
+        with pytest.raises(GuestError), peers.started(OURS, "x", peers.Setting()):
+            pass
+        assert len(says) == left
+    assert ("once more, guest x" in capsys.readouterr().out) == (often % 2 == 1)
 
 
 @pytest.mark.parametrize("words, says", [(["devices"], "unknown measurement 'devices'"), (["device", "--rounds", "0"], "--rounds must be at least 1"),
