@@ -24,6 +24,7 @@ from report import Report, Series, Target, grid, verdicts
 SETTING = Setting()
 SIZE = SETTING.memory * MIB
 BLOCKED_MS = 5
+MONITOR_THREAD = "IO mon_iothread"
 FIGURES = {"longest answer": "answer", "less waits for a processor": "blocked"}
 REST_SECONDS = 1.0
 STEPS = {"at rest": "rest", "shrink": "shrink", "grow": "grow"}
@@ -57,8 +58,12 @@ class Watch:
 
     def __init__(self, one: Resizable):
         self._one = one
-        pid = one.guest.pid
-        self._delays = [Path(f"/proc/{pid}/task/{pid}/schedstat"), Path("/proc/thread-self/schedstat")]
+        tasks = Path(f"/proc/{one.guest.pid}/task")
+        # Who reads the question, who answers it, and who asks.
+        readers = [task for task in tasks.iterdir() if (task / "comm").read_text(encoding="utf-8").strip() == MONITOR_THREAD]
+        if len(readers) != 1:
+            raise BalloonError(f"guest {one.guest.name} has {len(readers)} threads named {MONITOR_THREAD}, which QEMU has for its monitor with -name debug-threads=on")
+        self._delays = [task / "schedstat" for task in (readers[0], tasks / str(one.guest.pid), Path("/proc/thread-self"))]
         self.longest = Longest()
 
     def _waited(self) -> float:

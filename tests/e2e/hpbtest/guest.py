@@ -67,7 +67,7 @@ class Guest:
         self.process: subprocess.Popen[bytes] | None = None
         self._args = [
             str(settings.qemu()), *settings.accel_args(accel or settings.accel()),
-            "-name", name, "-machine", machine, "-smp", str(cpus), "-m", f"{memory}M",
+            "-name", f"{name},debug-threads=on", "-machine", machine, "-smp", str(cpus), "-m", f"{memory}M",
             "-display", "none", "-nodefaults", "-no-user-config", "-nic", "none",
             "-kernel", str(settings.kernel(series)), "-initrd", str(settings.initrd(series)),
             "-append", f"console=ttyS0 panic=-1 loglevel=5 no_timer_check {append}".strip(),
