@@ -24,7 +24,7 @@ from report import Report, Series, Target, grid, verdicts
 SETTING = Setting()
 SIZE = SETTING.memory * MIB
 BLOCKED_MS = 5
-MONITOR_THREAD = "IO mon_iothread"
+MONITOR_THREAD = "IO mon_iothread"   # QEMU's, which reads from monitors
 FIGURES = {"longest answer": "answer", "less waits for a processor": "blocked"}
 REST_SECONDS = 1.0
 STEPS = {"at rest": "rest", "shrink": "shrink", "grow": "grow"}
@@ -67,7 +67,8 @@ class Watch:
         self.longest = Longest()
 
     def _waited(self) -> float:
-        """Milliseconds in which these threads could have run, but had no processor."""
+        """Milliseconds in which these threads could have run, but had no processor. A question goes from one to the next; if
+        others keep one busy meanwhile, two may wait at once, and what is left of the answer is too short."""
         return sum(int(path.read_text(encoding="utf-8").split()[1]) for path in self._delays) / 1e6
 
     def ask(self, question: Callable[[], Any]) -> Any:

@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+from contextlib import nullcontext
 
 import pytest
 
@@ -117,20 +118,17 @@ class Booting:
         """Nothing to end."""
 
 
-@pytest.mark.parametrize("says, left", [([], None), (["Assertion `a < b' failed"], None), (["Assertion `a < b' failed"] * 3, 1), (["no such option", ""], 1)])
-def test_an_emulator_that_ends_itself(monkeypatch, capsys, says, left):
+@pytest.mark.parametrize("says, boots, fails", [([], 1, False), (["Assertion `a < b' failed"], 2, False),
+                                                (["Assertion `a < b' failed"] * 3, 2, True), (["no such option"] * 3, 1, True)])
+def test_an_emulator_that_ends_itself(monkeypatch, capsys, says, boots, fails):
     """It boots once more, aloud; other errors, and a second time, are errors."""
-    monkeypatch.setattr(peers, "Guest", lambda name, **options: Booting(says))
+    booted = []
+    monkeypatch.setattr(peers, "Guest", lambda name, **options: booted.append(name) or Booting(says))
     monkeypatch.setattr(peers.Resizable, "to", lambda self, mib: 0.0)
-    often = len(says)
-    if left is None:
-        with peers.started(OURS, "x", peers.Setting()) as one:
-            assert one.guest == "guest"
-    else:
-        with pytest.raises(GuestError), peers.started(OURS, "x", peers.Setting()):
-            pass
-        assert len(says) == left
-    assert ("once more, guest x" in capsys.readouterr().out) == (often % 2 == 1)
+    with pytest.raises(GuestError) if fails else nullcontext(), peers.started(OURS, "x", peers.Setting()) as one:
+        assert one.guest == "guest"
+    assert len(booted) == boots
+    assert ("once more, guest x" in capsys.readouterr().out) == (boots == 2)
 
 
 @pytest.mark.parametrize("words, says", [(["devices"], "unknown measurement 'devices'"), (["device", "--rounds", "0"], "--rounds must be at least 1"),

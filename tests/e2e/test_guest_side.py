@@ -111,6 +111,7 @@ def test_idle_device_wakes_nobody(boot, series, size):
     after = guest.run(interrupts).output, counters(guest), hostmem.context_switches(guest.pid)
     assert after[0] == before[0], "virtio interrupts"
     assert after[1] == before[1], "requests"
-    workers = [name for name in after[2] if "balloon" in name or "vbhp" in name or "hpb" in name]
+    workers = [name for name in after[2] if name.startswith("balloon-hp-")]
+    assert len(workers) == 1, f"the device's thread among {sorted(after[2])}"
     for name in workers:
         assert after[2][name] == before[2][name], f"thread {name} woke up"

@@ -230,6 +230,31 @@ static void test_event_on_reset(void)
     hpb_quit(h);
 }
 
+/* What has not been told when the device goes is told then, not after it */
+static void test_event_on_unplug(void)
+{
+    Changes c = { 0 };
+    Hpb *h = hpb_start(HPB_PC "-m 256M");
+
+    qtest_qmp_device_add(h->qts, "virtio-balloon-hp-pci", HPB_ID,
+                         "{ 'addr': '04.0' }");
+    hpb_probe_pci(h);
+    hpb_driver_init(h, HPB_FEATURES);
+    qtest_qmp_set_event_callback(h->qts, on_event, &c);
+    hpb_qmp_balloon(h, RAM - 16 * h->unit);
+    hpb_take(h, HPB_RAM_START, 8 * h->unit);
+    flush_events(h);
+    g_assert_cmpint(c.count, ==, 1);
+    g_assert_cmphex(c.last, ==, RAM - 8 * h->unit);
+
+    qtest_qmp_device_del_send(h->qts, HPB_ID);
+    qtest_system_reset_nowait(h->qts);
+    qtest_qmp_eventwait(h->qts, "DEVICE_DELETED");
+    g_assert_cmpint(c.count, ==, 2);
+    g_assert_cmphex(c.last, ==, RAM);
+    hpb_quit(h);
+}
+
 /* HMP shows and sets the same */
 static void test_hmp(void)
 {
@@ -343,6 +368,7 @@ void hpb_add_target_tests(void)
     ADD("last-event-arrives", test_last_event);
     ADD("event-is-the-target", test_event_is_the_target);
     ADD("event-on-reset", test_event_on_reset);
+    ADD("event-on-unplug", test_event_on_unplug);
     ADD("hmp", test_hmp);
     ADD("counters", test_counters);
     ADD("refusal-counters", test_refusal_counters);
