@@ -66,18 +66,17 @@ class Watch:
         self._delays = [task / "schedstat" for task in (readers[0], tasks / str(one.guest.pid), Path("/proc/thread-self"))]
         self.longest = Longest()
 
-    def _waited(self) -> float:
-        """Milliseconds in which these threads could have run, but had no processor. A question goes from one to the next; if
-        others keep one busy meanwhile, two may wait at once, and what is left of the answer is too short."""
-        return sum(int(path.read_text(encoding="utf-8").split()[1]) for path in self._delays) / 1e6
+    def _waited(self) -> list[int]:
+        """Nanoseconds in which each of these threads could have run, but had no processor."""
+        return [int(path.read_text(encoding="utf-8").split()[1]) for path in self._delays]
 
     def ask(self, question: Callable[[], Any]) -> Any:
-        """One question."""
+        """One question. Of who waited only the longest counts, for two may have waited at once: what is left is rather too long."""
         waited, start = self._waited(), time.perf_counter()
         said = question()
         took = 1000 * (time.perf_counter() - start)
         self.longest.answer = max(self.longest.answer, took)
-        self.longest.blocked = max(self.longest.blocked, took - (self._waited() - waited))
+        self.longest.blocked = max(self.longest.blocked, took - max(now - before for before, now in zip(waited, self._waited())) / 1e6)
         return said
 
     def until(self, done: Callable[[int], bool]) -> Longest:
@@ -132,6 +131,6 @@ def run(rounds: int) -> Report:
         f"{rounds} rounds, median (lowest-highest) and how many times ours it is, accelerator {settings.accel()}. "
         "Longest answer to a question for the guest's size,\n"
         f"asked thousands of times a second, when it goes {SETTING} and back, and in {REST_SECONDS:g} s before. With {os.cpu_count()} processors for two vCPUs, "
-        "the thread that frees, the monitor and who asks it,\nan answer also waits for a processor; the kernel says how long (schedstat), and the second table is without that.", *dict.fromkeys(missing)])
+        "the thread that frees, the monitor and who asks it,\nan answer also waits for a processor; the kernel says how long (schedstat) each of who reads, answers and asks did, and the second table is without the longest of these.", *dict.fromkeys(missing)])
     return Report(text, {"accel": settings.accel(), "targets": [one.data() for one in targets],
                          "runs": {f"{name}, {peer}": [dataclasses.asdict(one) for one in found] for (name, peer), found in runs.items()}}, sum(series.values(), []))
