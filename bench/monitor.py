@@ -131,6 +131,7 @@ def run(rounds: int) -> Report:
         f"{rounds} rounds, median (lowest-highest) and how many times ours it is, accelerator {settings.accel()}. "
         "Longest answer to a question for the guest's size,\n"
         f"asked thousands of times a second, when it goes {SETTING} and back, and in {REST_SECONDS:g} s before. With {os.cpu_count()} processors for two vCPUs, "
-        "the thread that frees, the monitor and who asks it,\nan answer also waits for a processor; the kernel says how long (schedstat) each of who reads, answers and asks did, and the second table is without the longest of these.", *dict.fromkeys(missing)])
+        "the thread that frees, the monitor and who asks it,\nan answer also waits for a processor; the kernel says how long who reads, who answers and who asks did (schedstat), "
+        "and the second table is without the longest of these.", *dict.fromkeys(missing)])
     return Report(text, {"accel": settings.accel(), "targets": [one.data() for one in targets],
                          "runs": {f"{name}, {peer}": [dataclasses.asdict(one) for one in found] for (name, peer), found in runs.items()}}, sum(series.values(), []))
