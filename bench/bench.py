@@ -52,7 +52,7 @@ import sizes
 import stages
 import stalls
 from report import Report, draw, machine, update, write_csv
-from hpbtest import settings
+from hpbtest import hostsetup, settings
 from hpbtest.balloon import BalloonError
 from hpbtest.console import ConsoleError
 from hpbtest.guest import GuestError
@@ -122,6 +122,7 @@ def main() -> int:
     options = arguments()
     if options.check:
         return 0
+    hostsetup.end_in_order()
     if options.accel:
         os.environ["HPB_ACCEL"] = options.accel
     options.out.mkdir(parents=True, exist_ok=True)
@@ -132,6 +133,9 @@ def main() -> int:
         except ERRORS as error:
             print(f"bench: {name} failed: {error}", file=sys.stderr)
             failed.append(name)
+        except KeyboardInterrupt:
+            print(f"bench: stopped while it measured {name}; nothing of it is written", file=sys.stderr)
+            return 130
     if failed:
         print(f"bench: not measured, or not written: {' '.join(failed)}; the reasons are above", file=sys.stderr)
     return 1 if failed else 0

@@ -12,7 +12,7 @@ from __future__ import annotations
 import sys
 import time
 
-from hpbtest import measure, settings
+from hpbtest import hostsetup, measure, settings
 from hpbtest.balloon import BalloonError, actual, resize
 from hpbtest.console import ConsoleError
 from hpbtest.guest import MIB, OURS, STOCK, Guest, GuestError
@@ -113,6 +113,7 @@ def ours_and_migration() -> tuple[measure.Measurement, str]:
 
 
 def main() -> int:
+    hostsetup.end_in_order()
     accel = settings.accel()
     try:
         stock = measure.measure(STOCK, "demo-stock", progress)
@@ -120,6 +121,9 @@ def main() -> int:
     except (GuestError, BalloonError, ConsoleError, MigrationError, QmpError, QmpTimeout) as error:
         print(f"demo: failed: {error}\nConsole logs: {settings.build() / 'e2e'}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("demo: stopped", file=sys.stderr)
+        return 130
     print(f"\nThe same guest ({measure.GUEST_MIB // 1024} GiB, {measure.TOUCH_MIB / 1024:g} GiB touched, "
           f"init_on_alloc=0, {accel}), two balloons, one QEMU:\n")
     print(table(stock, ours))

@@ -11,10 +11,16 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from hpbtest import hostsetup  # noqa: E402
 from hpbtest.guest import OURS, Guest, balloon_device  # noqa: E402
 from hpbtest.libvirt import Domain, Libvirtd, missing  # noqa: E402
 
 KERNELS = ["6.12", "6.1"]
+
+
+def pytest_configure() -> None:
+    """A run that is killed puts back the settings of the host, and stops its guests."""
+    hostsetup.end_in_order()
 
 
 @pytest.fixture(params=KERNELS)

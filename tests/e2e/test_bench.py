@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import signal
 import subprocess
 import sys
 from contextlib import nullcontext
@@ -101,6 +102,30 @@ def test_one_that_fails(tmp_path, monkeypatch, capsys):
     said = capsys.readouterr()
     assert "bad failed: QEMU is silent in round 1" in said.err and "not written: bad;" in said.err and "1 rounds" in said.out
     assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".csv", ".svg", ".png"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_stopped(tmp_path, number):
+    """A measurement that is killed leaves nothing on the host, and says so."""
+    program = f"""
+import sys, tempfile
+sys.path.insert(0, {str(settings.top() / 'bench')!r})
+import bench
+
+def waits(rounds):
+    with tempfile.TemporaryDirectory(dir={str(tmp_path)!r}):
+        print("here", flush=True)
+        sys.stdin.read()
+bench.MEASUREMENTS = {{"waits": waits, "next": waits}}
+sys.argv = ["bench.py", "waits", "next", "--out", {str(tmp_path / 'out')!r}]
+sys.exit(bench.main())
+"""
+    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+        assert run.stdout.readline() == "here\n"
+        run.send_signal(number)
+        assert run.wait(30) == 130
+        assert "stopped while it measured waits" in run.stderr.read()
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 class Booting:

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Callable, Iterator
 
 from . import hostmem
@@ -22,6 +24,16 @@ THP = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 class HostLacks(Exception):
     """This host cannot do it."""
+
+
+def end_in_order() -> None:
+    """From now on SIGTERM and SIGHUP end this program as Ctrl-C does: by KeyboardInterrupt, so that all is put back that a context manager holds."""
+    def end(number: int, frame: FrameType | None) -> None:
+        for one in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(one, signal.SIG_IGN)
+        signal.default_int_handler(number, frame)
+    for one in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(one, end)
 
 
 @contextmanager
