@@ -166,8 +166,9 @@ static void test_last_event(void)
 }
 
 /*
- * A resize is told when the target is reached, with one event. What is short of
- * the target is told a second after the first change, not later.
+ * A resize is told when the target is reached, with one event, also when it is
+ * the target that comes to the size. What is short of the target is told a second
+ * after the last change, and ten after the first where changes do not end.
  */
 static void test_event_is_the_target(void)
 {
@@ -196,8 +197,31 @@ static void test_event_is_the_target(void)
     g_assert_cmpint(c.count, ==, 1);
     qtest_clock_step(h->qts, SECOND / 2);
     hpb_qmp_query(h);
+    g_assert_cmpint(c.count, ==, 1);
+    qtest_clock_step(h->qts, SECOND / 2);
+    hpb_qmp_query(h);
     g_assert_cmpint(c.count, ==, 2);
     g_assert_cmphex(c.last, ==, RAM - 5 * h->unit);
+
+    hpb_take(h, HPB_RAM_START, h->unit);
+    for (unsigned half = 0; half < 20; half++) {
+        hpb_qmp_query(h);
+        g_assert_cmpint(c.count, ==, 2);
+        if (half % 2) {
+            hpb_take(h, HPB_RAM_START, h->unit);
+        } else {
+            hpb_give(h, HPB_RAM_START, h->unit);
+        }
+        qtest_clock_step(h->qts, SECOND / 2);
+    }
+    hpb_qmp_query(h);
+    g_assert_cmpint(c.count, ==, 3);
+
+    flush_events(h);
+    hpb_give(h, HPB_RAM_START + 3 * h->unit, h->unit);
+    hpb_qmp_balloon(h, hpb_qmp_query(h));
+    hpb_qmp_query(h);
+    g_assert_cmpint(c.count, ==, 4);
     hpb_quit(h);
 }
 

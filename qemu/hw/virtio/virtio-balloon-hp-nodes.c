@@ -98,6 +98,9 @@ void vbhp_target_set(VirtIOBalloonHP *s, uint64_t requested,
 
     s->target_is_new = runstate_check(RUN_STATE_INMIGRATE);
     changed |= vbhp_target_take(s, requested, nodes);
+    if (timer_pending(s->change_timer) && s->actual == vbhp_requested(s)) {
+        vbhp_actual_tell(s);
+    }
     if (changed) {
         virtio_notify_config(VIRTIO_DEVICE(s));
     }

@@ -41,6 +41,7 @@
 
 /* The monitor's limit: one BALLOON_CHANGE in so many ms, by the same clock */
 #define VBHP_CHANGE_MS 1000
+#define VBHP_CHANGE_MAX_MS 10000
 
 static QEMUClockType vbhp_change_clock(void)
 {
@@ -76,15 +77,20 @@ static void vbhp_change_timeout(void *opaque)
  * second the monitor sends the first at once and the last when the second is
  * over. Libvirt takes the size that it saves with a guest from the event, and
  * asks the guest for it when that is restored. So what is told at once is the
- * target, and a size on the way to it only where the way takes that second.
+ * target. A size on the way to it is told when nothing has changed for a second
+ * or when it is ten seconds old: what follows it within a second would be late.
  */
 void vbhp_actual_changed(VirtIOBalloonHP *s)
 {
+    int64_t now = qemu_clock_get_ms(vbhp_change_clock());
+
     if (s->actual == vbhp_requested(s)) {
         vbhp_actual_tell(s);
-    } else if (!timer_pending(s->change_timer)) {
-        timer_mod(s->change_timer, VBHP_CHANGE_MS +
-                  qemu_clock_get_ms(vbhp_change_clock()));
+    } else {
+        if (!timer_pending(s->change_timer)) {
+            s->change_limit = now + VBHP_CHANGE_MAX_MS;
+        }
+        timer_mod(s->change_timer, MIN(now + VBHP_CHANGE_MS, s->change_limit));
     }
     vbhp_session_news(s);
 }

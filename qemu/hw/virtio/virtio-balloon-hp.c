@@ -13,7 +13,8 @@
  *  - a target outlives resets, and one that is set before the state of an
  *    incoming migration arrives is newer than that state;
  *  - BALLOON_CHANGE follows every change of what the guest really has: at once
- *    when that is the target, else within a second or two.
+ *    when that is the target, else a second after the last change, or ten
+ *    seconds after the first that was not told.
  *
  * Reset, unplug and pause have one rule: nothing is in flight afterwards.
  * Reset abandons requests without an answer, pause answers them. So saved

@@ -112,6 +112,7 @@ struct VirtIOBalloonHP {
     uint64_t *node_requested;   /* bytes by node, sum is requested; or NULL */
     uint64_t actual;            /* bytes that are out: sum over blocks */
     QEMUTimer *change_timer;    /* pending: actual has changed, nobody knows */
+    int64_t change_limit;       /* ms: while it is pending, its latest time */
     bool target_is_new;         /* set while waiting for incoming state */
     uint32_t reclaim;           /* VIRTIO_BALLOON_HP_RECLAIM_* */
     uint64_t cache_floor;       /* bytes of page cache that stay */
