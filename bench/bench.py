@@ -122,7 +122,7 @@ def main() -> int:
     options = arguments()
     if options.check:
         return 0
-    hostsetup.end_in_order()
+    ending = hostsetup.Ending()
     if options.accel:
         os.environ["HPB_ACCEL"] = options.accel
     options.out.mkdir(parents=True, exist_ok=True)
@@ -134,6 +134,8 @@ def main() -> int:
             print(f"bench: {name} failed: {error}", file=sys.stderr)
             failed.append(name)
         except KeyboardInterrupt:
+            pass
+        if ending.began:
             print(f"bench: stopped while it measured {name}; nothing of it is written", file=sys.stderr)
             return 130
     if failed:

@@ -113,7 +113,7 @@ def ours_and_migration() -> tuple[measure.Measurement, str]:
 
 
 def main() -> int:
-    hostsetup.end_in_order()
+    hostsetup.Ending()
     accel = settings.accel()
     try:
         stock = measure.measure(STOCK, "demo-stock", progress)

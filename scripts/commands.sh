@@ -121,18 +121,24 @@ harness() {
     PYTHONPATH=$HPB_TOP/tests/e2e PYTHONDONTWRITEBYTECODE=1 /usr/bin/python3 "$@"
 }
 
+# become PROGRAM ARGS...: the same, as this process, so that a signal to it reaches the program.
+become() {
+    export HPB_QEMU HPB_BUILD HPB_CACHE
+    exec env PYTHONPATH="$HPB_TOP/tests/e2e" PYTHONDONTWRITEBYTECODE=1 /usr/bin/python3 "$@"
+}
+
 cmd_run() {
     split_kernel "$@"
     prepare "$SERIES" >&2
     export HPB_KERNEL HPB_INITRD
-    harness -m hpbtest.interactive "${REST[@]}"
+    become -m hpbtest.interactive "${REST[@]}"
 }
 
 cmd_demo() {
     [ $# -eq 0 ] || usage_error "demo takes no arguments"
     prepare "${HPB_KERNELS%% *}"
     export HPB_KERNEL HPB_INITRD
-    harness "$HPB_TOP/bench/demo.py"
+    become "$HPB_TOP/bench/demo.py"
 }
 
 cmd_bench() {
@@ -153,7 +159,7 @@ cmd_bench() {
         need_packages $HPB_PACKAGES_TEST
     fi
     drop_lock
-    harness "$HPB_TOP/bench/bench.py" --out "$HPB_BUILD/bench" "$@"
+    become "$HPB_TOP/bench/bench.py" --out "$HPB_BUILD/bench" "$@"
 }
 
 cmd_clean() {

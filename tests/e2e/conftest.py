@@ -16,11 +16,18 @@ from hpbtest.guest import OURS, Guest, balloon_device  # noqa: E402
 from hpbtest.libvirt import Domain, Libvirtd, missing  # noqa: E402
 
 KERNELS = ["6.12", "6.1"]
+ENDING = pytest.StashKey[hostsetup.Ending]()
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """A run that is killed puts back the settings of the host, and stops its guests."""
-    hostsetup.end_in_order()
+    config.stash[ENDING] = hostsetup.Ending()
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Nothing more begins then."""
+    if item.config.stash[ENDING].began:
+        pytest.exit("killed", returncode=130)
 
 
 @pytest.fixture(params=KERNELS)

@@ -104,18 +104,24 @@ def test_one_that_fails(tmp_path, monkeypatch, capsys):
     assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".csv", ".svg", ".png"}
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
-def test_stopped(tmp_path, number):
-    """A measurement that is killed leaves nothing on the host, and says so."""
+@pytest.mark.parametrize("number, fails", [(signal.SIGTERM, False), (signal.SIGHUP, False), (signal.SIGINT, False), (signal.SIGTERM, True),
+                                           (signal.SIGINT, True)])
+def test_stopped(tmp_path, number, fails):
+    """A measurement that is killed leaves nothing on the host, says so, and is not followed by another, even if something goes wrong then."""
     program = f"""
-import sys, tempfile
+import signal, sys, tempfile
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
 sys.path.insert(0, {str(settings.top() / 'bench')!r})
 import bench
 
 def waits(rounds):
     with tempfile.TemporaryDirectory(dir={str(tmp_path)!r}):
         print("here", flush=True)
-        sys.stdin.read()
+        try:
+            sys.stdin.read()
+        finally:
+            if {fails}:
+                raise OSError("what is put back has gone")
 bench.MEASUREMENTS = {{"waits": waits, "next": waits}}
 sys.argv = ["bench.py", "waits", "next", "--out", {str(tmp_path / 'out')!r}]
 sys.exit(bench.main())

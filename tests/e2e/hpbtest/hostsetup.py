@@ -26,14 +26,24 @@ class HostLacks(Exception):
     """This host cannot do it."""
 
 
-def end_in_order() -> None:
-    """From now on SIGTERM and SIGHUP end this program as Ctrl-C does: by KeyboardInterrupt, so that all is put back that a context manager holds."""
-    def end(number: int, frame: FrameType | None) -> None:
-        for one in (signal.SIGTERM, signal.SIGHUP):
-            signal.signal(one, signal.SIG_IGN)
+class Ending:
+    """From now on SIGTERM and SIGHUP end this program as Ctrl-C does: by KeyboardInterrupt, so that all is put back that a context manager holds.
+
+    began: one of the three has come. What goes wrong while things are put back may hide the KeyboardInterrupt, and is no reason to go on.
+    A signal that was ignored (nohup) stays so. Only Ctrl-C can end it again, and at once.
+    """
+
+    def __init__(self) -> None:
+        self.began = False
+        self._signals = [one for one in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT) if signal.getsignal(one) is not signal.SIG_IGN]
+        for one in self._signals:
+            signal.signal(one, self._end)
+
+    def _end(self, number: int, frame: FrameType | None) -> None:
+        self.began = True
+        for one in self._signals:
+            signal.signal(one, signal.default_int_handler if one == signal.SIGINT else signal.SIG_IGN)
         signal.default_int_handler(number, frame)
-    for one in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(one, end)
 
 
 @contextmanager
@@ -47,7 +57,6 @@ def pool(pages: int, kib: int = 2048) -> Iterator[None]:
         yield
         return
     before = int(path.read_text(encoding="utf-8"))
-    got = 0
     try:
         try:
             path.write_text(str(before + missing), encoding="utf-8")
@@ -58,21 +67,24 @@ def pool(pages: int, kib: int = 2048) -> Iterator[None]:
             raise HostLacks(f"needs {pages} free huge pages of {kib} KiB, this host has memory for {pages - missing + got}")
         yield
     finally:
-        if got:
-            path.write_text(str(int(path.read_text(encoding="utf-8")) - got), encoding="utf-8")
+        # Others may have changed it meanwhile. A signal may have ended the write early, with some of the pages.
+        now = int(path.read_text(encoding="utf-8"))
+        if now > before:
+            path.write_text(str(max(before, now - missing)), encoding="utf-8")
 
 
 @contextmanager
 def mounted(kind: str, options: str) -> Iterator[Path]:
     """A file system of that type is mounted; the value is where."""
     with tempfile.TemporaryDirectory(prefix="hpb-") as path:
-        run = subprocess.run(["mount", "-t", kind, "-o", options, "hpb", path], capture_output=True, text=True, check=False)
-        if run.returncode:
-            raise HostLacks(f"needs the right to mount {kind} with {options} (root): {run.stderr.strip()}")
         try:
+            run = subprocess.run(["mount", "-t", kind, "-o", options, "hpb", path], capture_output=True, text=True, check=False)
+            if run.returncode:
+                raise HostLacks(f"needs the right to mount {kind} with {options} (root): {run.stderr.strip()}")
             yield Path(path)
         finally:
-            subprocess.run(["umount", "-l", path], check=True)
+            if os.path.ismount(path):
+                subprocess.run(["umount", "-l", path], check=True)
 
 
 def thp_setting() -> str:
@@ -90,13 +102,14 @@ def thp(value: str) -> Iterator[None]:
         yield
         return
     try:
-        THP.write_text(value, encoding="utf-8")
-    except OSError as error:
-        raise HostLacks(f"needs the right to write {THP} (root): {error}") from None
-    try:
+        try:
+            THP.write_text(value, encoding="utf-8")
+        except OSError as error:
+            raise HostLacks(f"needs the right to write {THP} (root): {error}") from None
         yield
     finally:
-        THP.write_text(before, encoding="utf-8")
+        if thp_setting() != before:
+            THP.write_text(before, encoding="utf-8")
 
 
 @contextmanager
@@ -108,13 +121,14 @@ def sysctl(name: str, value: str) -> Iterator[None]:
         yield
         return
     try:
-        path.write_text(value, encoding="utf-8")
-    except OSError as error:
-        raise HostLacks(f"needs {name}={value}, and the right to set it (root): {error}") from None
-    try:
+        try:
+            path.write_text(value, encoding="utf-8")
+        except OSError as error:
+            raise HostLacks(f"needs {name}={value}, and the right to set it (root): {error}") from None
         yield
     finally:
-        path.write_text(before, encoding="utf-8")
+        if path.read_text(encoding="utf-8").strip() != before:
+            path.write_text(before, encoding="utf-8")
 
 
 @contextmanager

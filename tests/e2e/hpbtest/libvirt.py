@@ -146,11 +146,13 @@ class Libvirtd:
         return self
 
     def __exit__(self, *what: object) -> None:
-        if self.process and self.process.poll() is None:
-            for name in self.virsh("list", "--name").split():
-                self.virsh("destroy", name, check=False)
-        self.stop()
-        shutil.rmtree(self.root, ignore_errors=True)
+        try:
+            if self.process and self.process.poll() is None:
+                for name in self.virsh("list", "--name").split():
+                    self.virsh("destroy", name, check=False)
+        finally:
+            self.stop()
+            shutil.rmtree(self.root, ignore_errors=True)
 
     def start(self) -> None:
         """Start the daemon and wait until it answers."""
