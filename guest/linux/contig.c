@@ -88,14 +88,15 @@ static void hpb_census_page(struct page *page, bool large,
 	}
 }
 
-/* What is in @block? */
-static struct hpb_census hpb_census(struct hpb *bh, u64 block)
+/* What is in @block? @unused: once anything is, the rest does not matter. */
+static struct hpb_census hpb_census(struct hpb *bh, u64 block, bool unused)
 {
 	unsigned long pfn = block << bh->order, end = pfn + (1UL << bh->order);
 	struct hpb_census census = {};
 	struct zone *zone = NULL;
 
-	while (pfn < end && !census.stuck) {
+	while (pfn < end && !census.stuck &&
+	       !(unused && (census.move || census.clean))) {
 		struct page *page = pfn_to_online_page(pfn);
 		unsigned long order = 0;
 
@@ -121,7 +122,8 @@ static struct hpb_census hpb_census(struct hpb *bh, u64 block)
 static unsigned long hpb_cost(struct hpb *bh, struct hpb_take *take, u64 block,
 			      unsigned long *drop)
 {
-	struct hpb_census census = hpb_census(bh, block);
+	struct hpb_census census =
+		hpb_census(bh, block, take->rung == HPB_RUNG_UNUSED);
 	unsigned long cost = hpb_ladder_cost(take->rung, &census, *drop);
 
 	if (cost != HPB_NEVER_EMPTY)
@@ -320,7 +322,7 @@ static u64 hpb_unused_block(struct hpb *bh, struct hpb_take *take,
 
 		if (!page || page_zone(page) != zone)
 			continue;
-		census = hpb_census(bh, block);
+		census = hpb_census(bh, block, true);
 		if (!census.stuck && !census.move && !census.clean)
 			return block;
 	}

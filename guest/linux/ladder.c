@@ -7,6 +7,10 @@
  * A pass climbs the ladder. Each rung is used until it gives nothing more:
  *
  *   FREE     what is free in whole blocks costs nothing.
+ *   UNUSED   blocks in which nothing is used, but which the allocator does not
+ *            hand out: another processor keeps them on its list, or a watermark
+ *            forbids it. To see that a block is in use takes one page of it, so
+ *            they are found much faster than what CLEAN and MOVE look for.
  *   CLEAN    blocks that hold free pages and clean page cache. The cache is
  *            dropped: nothing is copied, written or swapped, and it can be read
  *            again.
@@ -56,7 +60,8 @@ enum hpb_rung hpb_ladder_next(enum hpb_rung rung, bool large, bool loan)
 
 bool hpb_ladder_empties(enum hpb_rung rung)
 {
-	return rung == HPB_RUNG_CLEAN || rung == HPB_RUNG_MOVE;
+	return rung == HPB_RUNG_UNUSED || rung == HPB_RUNG_CLEAN ||
+	       rung == HPB_RUNG_MOVE;
 }
 
 unsigned long hpb_ladder_batch(enum hpb_rung rung, bool large,
@@ -76,6 +81,8 @@ unsigned long hpb_ladder_cost(enum hpb_rung rung,
 	/* Emptying a block drops the clean page cache in it. */
 	if (census->stuck || census->clean > drop)
 		return HPB_NEVER_EMPTY;
+	if (rung == HPB_RUNG_UNUSED)
+		return census->move || census->clean ? HPB_NEVER_EMPTY : 0;
 	if (rung == HPB_RUNG_CLEAN)
 		return census->move ? HPB_NEVER_EMPTY : 0;
 	return census->move;

@@ -11,6 +11,7 @@
 /* Where blocks are looked for, cheapest first. */
 enum hpb_rung {
 	HPB_RUNG_FREE,		/* blocks that are free */
+	HPB_RUNG_UNUSED,	/* free, but not to be had from the allocator */
 	HPB_RUNG_CLEAN,		/* free and clean page cache: nothing is moved */
 	HPB_RUNG_MOVE,		/* what is in them is moved, least first */
 	HPB_RUNG_COMPACT,	/* what the allocator compacts at little cost */
@@ -91,7 +92,7 @@ unsigned long hpb_ladder_batch(enum hpb_rung rung, bool large,
 
 /**
  * hpb_ladder_cost() - the price of a block on a rung
- * @rung:   CLEAN or MOVE
+ * @rung:   UNUSED, CLEAN or MOVE
  * @census: what is in it
  * @drop:   pages of page cache that may be dropped
  *

@@ -9,9 +9,10 @@
  *   FREE     blocks that are free now, from the node that has most of them, so
  *            that no node is emptied before the others. Nothing is reclaimed,
  *            nothing is woken, a failure costs next to nothing.
- *   CLEAN,   blocks that are in use are emptied, see contig.c. Blocks larger
- *   MOVE     than what the allocator hands out (1 GiB, where the host backs the
- *            guest with pages of that size) are only to be had by MOVE.
+ *   UNUSED,  blocks that are in use, or that the allocator does not hand out,
+ *   CLEAN,   are emptied, see contig.c. Blocks larger than what it ever hands
+ *   MOVE     out (1 GiB, where the host backs the guest with pages of that size)
+ *            are only to be had by MOVE.
  *   COMPACT  the allocator may compact memory, and gives up easily. It never
  *            reclaims, kills or touches its reserves.
  *

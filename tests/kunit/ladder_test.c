@@ -21,6 +21,8 @@ static void ladder_order(struct kunit *test)
 
 	KUNIT_EXPECT_EQ(test, rung, HPB_RUNG_FREE);
 	rung = hpb_ladder_next(rung, false, false);
+	KUNIT_EXPECT_EQ(test, rung, HPB_RUNG_UNUSED);
+	rung = hpb_ladder_next(rung, false, false);
 	KUNIT_EXPECT_EQ(test, rung, HPB_RUNG_CLEAN);
 	rung = hpb_ladder_next(rung, false, false);
 	KUNIT_EXPECT_EQ(test, rung, HPB_RUNG_MOVE);
@@ -41,6 +43,8 @@ static void ladder_loan(struct kunit *test)
 
 	KUNIT_EXPECT_EQ(test, rung, HPB_RUNG_FREE);
 	rung = hpb_ladder_next(rung, false, true);
+	KUNIT_EXPECT_EQ(test, rung, HPB_RUNG_UNUSED);
+	rung = hpb_ladder_next(rung, false, true);
 	KUNIT_EXPECT_EQ(test, rung, HPB_RUNG_CLEAN);
 	KUNIT_EXPECT_EQ(test, hpb_ladder_next(rung, false, true), HPB_RUNG_NONE);
 	KUNIT_EXPECT_EQ(test, hpb_ladder_first(true, true), HPB_RUNG_NONE);
@@ -50,6 +54,7 @@ static void ladder_who_empties(struct kunit *test)
 {
 	KUNIT_EXPECT_FALSE(test, hpb_ladder_empties(HPB_RUNG_FREE));
 	KUNIT_EXPECT_FALSE(test, hpb_ladder_empties(HPB_RUNG_COMPACT));
+	KUNIT_EXPECT_TRUE(test, hpb_ladder_empties(HPB_RUNG_UNUSED));
 	KUNIT_EXPECT_TRUE(test, hpb_ladder_empties(HPB_RUNG_CLEAN));
 	KUNIT_EXPECT_TRUE(test, hpb_ladder_empties(HPB_RUNG_MOVE));
 	KUNIT_EXPECT_FALSE(test, hpb_ladder_empties(HPB_RUNG_NONE));
@@ -60,6 +65,8 @@ static void ladder_batches(struct kunit *test)
 {
 	KUNIT_EXPECT_EQ(test, hpb_ladder_batch(HPB_RUNG_FREE, false, 256), 256);
 	KUNIT_EXPECT_EQ(test, hpb_ladder_batch(HPB_RUNG_COMPACT, false, 256),
+			HPB_EMPTY_BATCH);
+	KUNIT_EXPECT_EQ(test, hpb_ladder_batch(HPB_RUNG_UNUSED, false, 256),
 			HPB_EMPTY_BATCH);
 	KUNIT_EXPECT_EQ(test, hpb_ladder_batch(HPB_RUNG_CLEAN, false, 256),
 			HPB_EMPTY_BATCH);
@@ -74,20 +81,25 @@ static void ladder_costs(struct kunit *test)
 {
 	static const struct {
 		struct hpb_census census;
-		unsigned long clean, move;
+		unsigned long unused, clean, move;
 	} t[] = {
-		{ { }, 0, 0 },
+		{ { }, 0, 0, 0 },
 		/* clean cache is dropped, which moves nothing */
-		{ { .clean = 512 }, 0, 0 },
-		{ { .clean = 511, .move = 1 }, HPB_NEVER_EMPTY, 1 },
-		{ { .move = 512 }, HPB_NEVER_EMPTY, 512 },
-		{ { .stuck = true }, HPB_NEVER_EMPTY, HPB_NEVER_EMPTY },
-		{ { .clean = 3, .move = 4, .stuck = true }, HPB_NEVER_EMPTY,
+		{ { .clean = 512 }, HPB_NEVER_EMPTY, 0, 0 },
+		{ { .clean = 511, .move = 1 }, HPB_NEVER_EMPTY, HPB_NEVER_EMPTY,
+		  1 },
+		{ { .move = 512 }, HPB_NEVER_EMPTY, HPB_NEVER_EMPTY, 512 },
+		{ { .stuck = true }, HPB_NEVER_EMPTY, HPB_NEVER_EMPTY,
 		  HPB_NEVER_EMPTY },
+		{ { .clean = 3, .move = 4, .stuck = true }, HPB_NEVER_EMPTY,
+		  HPB_NEVER_EMPTY, HPB_NEVER_EMPTY },
 	};
 	int i;
 
 	for (i = 0; i < ARRAY_SIZE(t); i++) {
+		KUNIT_EXPECT_EQ(test, t[i].unused,
+				hpb_ladder_cost(HPB_RUNG_UNUSED, &t[i].census,
+						ULONG_MAX));
 		KUNIT_EXPECT_EQ(test, t[i].clean,
 				hpb_ladder_cost(HPB_RUNG_CLEAN, &t[i].census,
 						ULONG_MAX));
