@@ -28,7 +28,7 @@ from hpbtest.balloon import RESIZE_SECONDS, BalloonError, actual, driver_status,
 from hpbtest.disk import MOUNT, READ_ALL, Disk
 from hpbtest.guest import MIB, OURS, STOCK, Guest, balloon_device
 from hpbtest.inguest import fragment, meminfo, vmstat
-from report import Report, Series, Target, spreads, table, verdicts
+from report import Report, Series, Target, how_often, spreads, table, verdicts
 
 SIZE = 4096
 ASK = 1900
@@ -68,7 +68,7 @@ class Cached:
 
 @dataclasses.dataclass
 class Zeroing:
-    """Seconds. cleared: until a program has as much memory as the balloon takes, untouched."""
+    """Seconds. shrink: median of SHRINKS; cleared: until a program has as much memory as the balloon takes, untouched."""
     shrink: float
     cleared: float
 
@@ -236,7 +236,7 @@ def run(rounds: int) -> Report:
         spreads(series),
         table(["", "virtio-balloon", "virtio-balloon-hp"], kept),
         verdicts(targets),
-        f"{rounds} rounds, accelerator {settings.accel()}. Guests of {SIZE // 1024} GiB. Fragmented: {FRAGMENT} MiB of pages of 4 KiB, every second freed, asked for "
+        f"{how_often(rounds)}, accelerator {settings.accel()}. Guests of {SIZE // 1024} GiB. Fragmented: {FRAGMENT} MiB of pages of 4 KiB, every second freed, asked for "
         f"{ASK} MiB.\nPage cache: {CACHE} MiB of files on ext4, read once, asked down to {SMALL // 1024} GiB. Zeroing: `init_on_alloc=1`, {TOUCH} MiB used before, asked "
         f"down to {SMALL // 1024} GiB (median of {SHRINKS} in each guest, its memory used again before each),\nbeside a program that gets {SIZE - SMALL} MiB in huge pages from the same kernel with `init_on_alloc=0` (MADV_POPULATE_WRITE: each page is cleared once); "
         "elsewhere `init_on_alloc=0`."])

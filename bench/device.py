@@ -17,7 +17,7 @@ import limit
 from hpbtest.guest import MIB
 from hpbtest.hostsetup import HostLacks, pool
 from hpbtest.scripted import GIB, INFLATE, RING_SIZE, Machine
-from report import Report, Series, Target, spreads, verdicts
+from report import Report, Series, Target, how_often, spreads, verdicts
 
 MEMORY = 4 * GIB
 FIRST = 1 * GIB             # as much is left
@@ -107,7 +107,7 @@ def run(rounds: int) -> Report:
         return statistics.median(getattr(one, field) for one in nothing)
     text = "\n\n".join([
         spreads(series), verdicts(targets),
-        f"{rounds} rounds. {OUT // GIB} GiB of {MEMORY // GIB} are freed: in {len(SHAPES['in one piece'])} descriptors that are one piece of memory, or every second 2 MiB of it "
+        f"{how_often(rounds)}. {OUT // GIB} GiB of {MEMORY // GIB} are freed: in {len(SHAPES['in one piece'])} descriptors that are one piece of memory, or every second 2 MiB of it "
         f"in {len(SHAPES['every second 2 MiB'])} descriptors.\n"
         f"No guest is emulated in it. The share is the median of the rounds' shares, so that a moment in which the host is slow is one for both. Empty requests: {middle('requests'):,.0f} a second. An idle device: "
         f"{middle('cpu'):.2f} ms of processor time in {IDLE_SECONDS:g} s; QEMU without it {middle('without'):.2f} ms.", *missing])

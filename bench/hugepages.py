@@ -14,7 +14,7 @@ from hpbtest import hostmem, settings
 from hpbtest.guest import MIB, Guest
 from hpbtest.inguest import fragment, hold, meminfo
 from peers import PEERS, Setting, fill, started
-from report import Report, Series, grid
+from report import Report, Series, grid, how_often
 
 SETTINGS = [Setting(), Setting(out=1900, state="fragmented")]
 MOMENTS = ("before", "ballooned", "refilled")
@@ -67,7 +67,7 @@ def run(rounds: int) -> Report:
     series = {side: [Series(f"{setting.state}, {moment}", peer.removesuffix("-pci"), "% in huge pages", [getattr(one[moment], side) for one in found], side)
                      for moment in MOMENTS for (setting, peer), found in runs.items()] for side in ("guest", "host")}
     tables = "\n\n".join(grid(f"% in huge pages, {side}", found) for side, found in series.items())
-    text = (f"{tables}\n\n{rounds} rounds, median (lowest-highest) and how many times ours it is, accelerator {settings.accel()}. Guests of {SETTINGS[0].memory // 1024} GiB, "
+    text = (f"{tables}\n\n{how_often(rounds)}, median (lowest-highest) and how many times ours it is, accelerator {settings.accel()}. Guests of {SETTINGS[0].memory // 1024} GiB, "
             f"{SETTINGS[0].out // 1024} GiB out (used), {SETTINGS[1].out} MiB out (fragmented: every second page of 4 KiB is in use).\nGuest: of a program that asks for huge pages and takes "
             "all that is free at that moment. Host: of all that QEMU holds.")
     return Report(text, {"accel": settings.accel(), "runs": {f"{setting}, {peer}": [{moment: dataclasses.asdict(share) for moment, share in one.items()} for one in found]

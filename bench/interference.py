@@ -22,7 +22,7 @@ from hpbtest import settings
 from hpbtest.balloon import BalloonError
 from hpbtest.guest import OURS, Guest
 from peers import PEERS, Resizable, Setting, fill, started
-from report import Report, Series, Target, span, table, verdicts
+from report import Report, Series, Target, how_often, span, table, verdicts
 
 SETTING = Setting()
 LOADS = ("quantum", "stream")
@@ -121,7 +121,7 @@ def run(rounds: int) -> Report:
     targets = [Target(f"{load}: first percentile, % of a guest left alone", ">=", SHARE, statistics.median(one.share("first") for one in runs[load, OURS])) for load in LOADS]
     text = "\n\n".join([
         table(["% of the same guest left alone", "median", "1st percentile", "worst", "slow before", "slow", "resizes"], rows), verdicts(targets),
-        f"{rounds} rounds, median (lowest-highest), accelerator {settings.accel()}. {SECONDS} s of work in quanta of {QUANTUM_MS} ms, in which the guest goes {SETTING} and back, "
+        f"{how_often(rounds)}, median (lowest-highest), accelerator {settings.accel()}. {SECONDS} s of work in quanta of {QUANTUM_MS} ms, in which the guest goes {SETTING} and back, "
         f"after {ALONE_SECONDS} s without.\n"
         f"\"quantum\" is arithmetic, \"stream\" memory bandwidth; \"worst\" is beside the median of the time without. \"slow\": of 1000 quanta,\n"
         f"those that have less than nine tenths of their median; the first percentile is one of them where they are more than ten. The guest has two processors, the host "

@@ -20,7 +20,7 @@ from hpbtest.balloon import qom_path, wait_actual
 from hpbtest.disk import MOUNT, READ_ALL, Disk
 from hpbtest.guest import MIB, OURS, Guest, balloon_device
 from hpbtest.migrate import migrate
-from report import Report, Series, Target, span, table, verdicts
+from report import Report, Series, Target, how_often, span, table, verdicts
 
 SIZE = 4096
 FREED = 3072
@@ -105,7 +105,7 @@ def run(rounds: int) -> Report:
               [[case, lend, *(span([getattr(one, field) / scale for one in found]) for field, scale in (("sent", MIB), ("total", 1), ("lent", MIB), ("back", 1)))]
                for (case, lend), found in runs.items()]),
         verdicts(targets),
-        f"{rounds} rounds, median (lowest-highest), accelerator {settings.accel()}. A guest of {SIZE // 1024} GiB; freed: it has filled {FREED} MiB with random bytes; page cache: it has read\n"
+        f"{how_often(rounds)}, median (lowest-highest), accelerator {settings.accel()}. A guest of {SIZE // 1024} GiB; freed: it has filled {FREED} MiB with random bytes; page cache: it has read\n"
         f"{CACHE} MiB of files on ext4. \"total\" has the time in which the guest gives up what it lends."])
     return Report(text, {"accel": settings.accel(), "targets": [one.data() for one in targets],
                          "runs": {f"{case}: {lend}": [dataclasses.asdict(one) for one in found] for (case, lend), found in runs.items()}}, series)

@@ -16,7 +16,7 @@ from hpbtest import settings
 from hpbtest.balloon import BalloonError
 from hpbtest.guest import OURS, STOCK
 from hpbtest.libvirt import Domain, Libvirtd, missing
-from report import Report, Series, spreads, table
+from report import Report, Series, how_often, spreads, table
 
 SIZE = 4096
 SMALL = 1024
@@ -105,6 +105,6 @@ def run(rounds: int) -> Report:
         spreads(series),
         table(["", "measured"], [[f"{field}, times faster than virtio-balloon", f"{middle(STOCK, field) / middle(OURS, field):.1f}"]
                                  for field in ("shrink", "grow")]),
-        f"{rounds} rounds, accelerator {settings.accel()}, libvirt {version}. From `virsh setmem --live` until `virsh dommemstat` shows the size; "
+        f"{how_often(rounds)}, accelerator {settings.accel()}, libvirt {version}. From `virsh setmem --live` until `virsh dommemstat` shows the size; "
         f"the guest has used {TOUCH} MiB before."])
     return Report(text, {"accel": settings.accel(), "runs": {NAMES[driver]: [dataclasses.asdict(one) for one in found] for driver, found in runs.items()}}, series)

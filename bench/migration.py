@@ -28,7 +28,7 @@ from hpbtest import hostmem, settings
 from hpbtest.guest import MIB, OURS, STOCK, Guest
 from hpbtest.migrate import migrate
 from peers import REPORTING, VIRTIO_MEM, Resizable, guest_options, kernel_line
-from report import Report, Series, Target, ratio, table, verdicts
+from report import Report, Series, Target, how_often, ratio, table, verdicts
 
 BIG = 4096
 SMALL = 1024
@@ -189,7 +189,7 @@ def run(rounds: int) -> Report:
         table(["guest", "ms", "min", "max", "of ours", "downtime", "MiB sent", "zero pages", "CPU s", "source grows MiB"],
               [row(case, runs[case.group, case.name], ratio(one, total)) for case, one in zip(ordered, total)]),
         verdicts(targets),
-        f"{rounds} rounds, medians, accelerator {settings.accel()}. Guests of {BIG // 1024} GiB; where there is a device, {(BIG - SMALL) // 1024} GiB of it are out. CPU of both QEMUs, "
+        f"{how_often(rounds)}, medians, accelerator {settings.accel()}. Guests of {BIG // 1024} GiB; where there is a device, {(BIG - SMALL) // 1024} GiB of it are out. CPU of both QEMUs, "
         f"the guest's included.\n\"used\": it has filled {FILL_BIG} MiB before, and {FILL_SMALL} MiB again after it was shrunk. "
         "virtio-balloon, with reporting too, virtio-mem and `skip off` are without the patch for memory never populated\n(`-global migration.skip-unpopulated=off`), as QEMU is today.\n"
         f"A guest booted with {SMALL // 1024} GiB is the limit: idle {limit:.2f} times faster than the traditional balloon. A shrunk guest sends {more / MIB:.1f} MiB more than that one, "

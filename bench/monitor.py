@@ -23,7 +23,7 @@ from hpbtest.balloon import POLL_SECONDS, RESIZE_SECONDS, BalloonError
 from hpbtest.guest import MIB, OURS
 from hpbtest.hostsetup import HostLacks
 from peers import PEERS, Resizable, Setting, fill, started, warm_up
-from report import Report, Series, Target, grid, verdicts
+from report import Report, Series, Target, grid, how_often, verdicts
 
 SETTING = Setting()
 SIZE = SETTING.memory * MIB
@@ -131,7 +131,7 @@ def run(rounds: int) -> Report:
                for (name, peer), found in runs.items() if peer == OURS]
     text = "\n\n".join([
         grid("longest answer, milliseconds", series), verdicts(targets),
-        f"{rounds} rounds, median (lowest-highest) and how many times ours it is, accelerator {settings.accel()}. "
+        f"{how_often(rounds)}, median (lowest-highest) and how many times ours it is, accelerator {settings.accel()}. "
         f"Longest answer to a question for the guest's size,\nasked again {1000 * POLL_SECONDS:g} ms after each answer, "
         f"when it goes {SETTING} and back, and in {REST_SECONDS:g} s before; a resize that takes longer has more questions to be late with.\n"
         "Who asks, reads and answers has real-time priority, so that it does not wait for one of "

@@ -51,6 +51,11 @@ class Target:
         return {**dataclasses.asdict(self), "met": self.met}
 
 
+def how_often(rounds: int) -> str:
+    """For captions."""
+    return f"{rounds} round{'s' if rounds > 1 else ''}"
+
+
 @dataclasses.dataclass
 class Report:
     """text: Markdown, for the terminal as well. data: everything, for JSON. series: what is drawn, and written as CSV."""

@@ -14,7 +14,7 @@ from hpbtest import measure, settings
 from hpbtest.balloon import resize
 from hpbtest.guest import MIB, OURS, STOCK
 from peers import HOST, PEERS, REST_SECONDS, VIRTIO_MEM, Resizable, Setting, Times, fill, host, measured, warm_up
-from report import Report, Series, Target, spreads, verdicts
+from report import Report, Series, Target, how_often, spreads, verdicts
 
 SETTING = Setting(measure.GUEST_MIB, measure.GUEST_MIB - measure.SMALL_MIB)
 STEPS = {"shrink 4 -> 1 GiB": "shrink", "grow 1 -> 4 GiB": "grow", "the same right after a shrink": "at_once",
@@ -81,7 +81,7 @@ def run(rounds: int) -> Report:
     targets = reached(runs)
     text = "\n\n".join([
         spreads(series), verdicts(targets),
-        f"{rounds} rounds, accelerator {settings.accel()}, `init_on_alloc=0`, the guest has filled {SETTING.fill} MiB before. "
+        f"{how_often(rounds)}, accelerator {settings.accel()}, `init_on_alloc=0`, the guest has filled {SETTING.fill} MiB before. "
         f"\"reporting\":\nfree-page-reporting=on. virtio-mem: {SETTING.out // 1024} of the {SETTING.memory // 1024} GiB are its own, online as movable. \"host, one call\": MADV_DONTNEED of "
         f"{SETTING.out // 1024} GiB in huge pages, no guest."])
     return Report(text, {"accel": settings.accel(), "targets": [one.data() for one in targets],

@@ -17,7 +17,7 @@ from pathlib import Path
 from hpbtest import hostmem
 from hpbtest.guest import MIB, OURS
 from hpbtest.scripted import GIB, HIGH, INFLATE, Machine
-from report import Report, Series, Target, grid, span, table, verdicts
+from report import Report, Series, Target, grid, how_often, span, table, verdicts
 
 SIZES = [64 * GIB, 256 * GIB, 1024 * GIB]
 UNIT = 2 * MIB
@@ -137,7 +137,7 @@ def run(rounds: int) -> Report:
     text = "\n\n".join([
         grid("milliseconds", series["time"]), grid("QEMU has grown by, MiB", series["memory"]),
         table(["ranges of 2 MiB, apart", "ms", "microseconds each", "QEMU grows MiB"], by_count), verdicts(targets),
-        f"{rounds} rounds, median (lowest-highest). Half of the memory is out. Both QEMUs on this host, no guest in them, nothing of the memory touched. \"every second range\": 2 MiB out, 2 MiB not, and\n"
+        f"{how_often(rounds)}, median (lowest-highest). Half of the memory is out. Both QEMUs on this host, no guest in them, nothing of the memory touched. \"every second range\": 2 MiB out, 2 MiB not, and\n"
         "so on, the most ranges there can be. At \"start\" it is all of QEMU; that the setup of a migration does is QEMU's bitmap of dirty pages."])
     return Report(text, {"targets": [one.data() for one in targets], "ranges": {count: [dataclasses.asdict(cost) for cost in costs] for count, costs in ranges.items()},
                          "runs": {f"{case}, {memory // GIB} GiB": [{step: dataclasses.asdict(cost) for step, cost in one.items()} for one in found]

@@ -9,7 +9,7 @@ from hpbtest import hostmem, settings
 from hpbtest.guest import MIB, OURS, STOCK
 from hpbtest.hostsetup import HostLacks
 from peers import HOST, PEERS, REPORTING, VIRTIO_MEM, Setting, Times, host, measured
-from report import Report, Series, Target, grid, verdicts
+from report import Report, Series, Target, grid, how_often, verdicts
 
 SIZES = [1024, 2048, 4096, 8192, 16384]
 SPARE = 3072    # MiB of the host beside the guest
@@ -79,7 +79,7 @@ def run(rounds: int) -> Report:
     targets = reached(runs)
     text = "\n\n".join([
         *(grid(f"{title}, milliseconds", found) for title, found in series.items()), verdicts(targets),
-        f"{rounds} rounds, median (lowest-highest) and how many times ours it is, accelerator {settings.accel()}. "
+        f"{how_often(rounds)}, median (lowest-highest) and how many times ours it is, accelerator {settings.accel()}. "
         "Three quarters of the guest are taken away and\n"
         "given back; of the fragmented one, in which every second page of 4 KiB is in use, 1900 MiB. \"reporting\" is free-page-reporting=on. virtio-mem: three quarters of the guest are its own, online as movable.\n"
         "\"host, one call\": MADV_DONTNEED of as much memory in huge pages, no guest.",

@@ -21,7 +21,7 @@ from hpbtest.balloon import BalloonError, resize
 from hpbtest.guest import MIB, OURS, Guest, balloon_device
 from hpbtest.inguest import fragment
 from peers import REST_SECONDS, Resizable, Setting, fill, kernel_line, warm_up
-from report import Report, Series, grid
+from report import Report, Series, grid, how_often
 
 SETTINGS = [Setting(), Setting(state="untouched"), Setting(clear=True), Setting(out=1900, state="fragmented")]
 TRACING = "/sys/kernel/tracing"
@@ -149,7 +149,7 @@ def run(rounds: int) -> Report:
                 print(f"round {number + 1}/{rounds} {setting!s:<38} {step:<7} "
                       + "   ".join(f"{stage} {1000 * seconds:6.2f}" for stage, seconds in runs[f"{step}, {setting}"][-1].items()) + " ms", flush=True)
     series = [Series(title, stage, "milliseconds", [1000 * one[stage] for one in found]) for title, found in runs.items() for stage in (*STAGES, WHOLE)]
-    text = (f"{grid('milliseconds', series)}\n\n{rounds} rounds, median (lowest-highest), accelerator {settings.accel()}, traced by both sides. "
+    text = (f"{grid('milliseconds', series)}\n\n{how_often(rounds)}, median (lowest-highest), accelerator {settings.accel()}, traced by both sides. "
             "Each moment counts for the first stage that applies:\nthe guest takes the next blocks while the host frees those before, and that is \"freeing\". That pages are marked\ncomes after the last answer, and is in no stage. A guest that grows has its size before it has returned all "
             "blocks to its allocator;\nhere it is done when it has.")
     return Report(text, {"accel": settings.accel(), "runs": runs}, series)

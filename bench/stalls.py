@@ -15,7 +15,7 @@ from hpbtest import settings
 from hpbtest.balloon import BalloonError, resize
 from hpbtest.guest import MIB, OURS, Guest, balloon_device
 from hpbtest.migrate import Migration
-from report import Report, Series, Target, span, table, verdicts
+from report import Report, Series, Target, how_often, span, table, verdicts
 
 SIZE = 2048
 SMALL = 900
@@ -80,7 +80,7 @@ def run(rounds: int) -> Report:
         table(["", "a program's longest wait for its memory, ms", "accesses"],
               [[case, span([one.longest for one in found]), f"{statistics.median(one.accesses for one in found):,.0f}"] for case, found in runs.items()]),
         verdicts(targets),
-        f"{rounds} rounds, median (lowest-highest), accelerator {settings.accel()}. A guest of {SIZE // 1024} GiB, a program that reads here and there in {HELD} MiB; precopy at "
+        f"{how_often(rounds)}, median (lowest-highest), accelerator {settings.accel()}. A guest of {SIZE // 1024} GiB, a program that reads here and there in {HELD} MiB; precopy at "
         f"{SLOW // MIB} MiB/s, {GROW // 1024} GiB taken back\nand 800 MiB used meanwhile, then postcopy without a limit. The time in which the guest stands still is part of it."])
     return Report(text, {"accel": settings.accel(), "targets": [one.data() for one in targets],
                          "runs": {case: [dataclasses.asdict(one) for one in found] for case, found in runs.items()}}, series)

@@ -115,16 +115,16 @@ cmd_env() {
         "$HPB_QEMU" "$HPB_KERNEL" "$HPB_INITRD" "$HPB_MODULE"
 }
 
-# harness PROGRAM ARGS...: run a Python program of ours with what it needs to know.
-harness() {
-    export HPB_QEMU HPB_BUILD HPB_CACHE
-    PYTHONPATH=$HPB_TOP/tests/e2e PYTHONDONTWRITEBYTECODE=1 /usr/bin/python3 "$@"
-}
-
-# become PROGRAM ARGS...: the same, as this process, so that a signal to it reaches the program.
+# become PROGRAM ARGS...: this process goes on as a Python program of ours that is told what it needs to know.
+# A signal to the command reaches it then.
 become() {
     export HPB_QEMU HPB_BUILD HPB_CACHE
     exec env PYTHONPATH="$HPB_TOP/tests/e2e" PYTHONDONTWRITEBYTECODE=1 /usr/bin/python3 "$@"
+}
+
+# harness PROGRAM ARGS...: the same, and come back.
+harness() {
+    (become "$@")
 }
 
 cmd_run() {

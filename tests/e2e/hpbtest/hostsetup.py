@@ -12,7 +12,7 @@ import re
 import signal
 import subprocess
 import tempfile
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Callable, Iterator
@@ -95,40 +95,30 @@ def thp_setting() -> str:
 
 
 @contextmanager
-def thp(value: str) -> Iterator[None]:
-    """That switch is always, madvise or never."""
-    before = thp_setting()
-    if before == value:
-        yield
-        return
+def setting(path: Path, value: str, read: Callable[[], str]) -> Iterator[None]:
+    """A setting of the kernel, as read() says it, has that value."""
+    before = read()
     try:
         try:
-            THP.write_text(value, encoding="utf-8")
+            if before != value:
+                path.write_text(value, encoding="utf-8")
         except OSError as error:
-            raise HostLacks(f"needs the right to write {THP} (root): {error}") from None
+            raise HostLacks(f"needs {value} in {path}, and the right to write it (root): {error}") from None
         yield
     finally:
-        if thp_setting() != before:
-            THP.write_text(before, encoding="utf-8")
-
-
-@contextmanager
-def sysctl(name: str, value: str) -> Iterator[None]:
-    """A setting of the kernel has that value."""
-    path = Path("/proc/sys") / name.replace(".", "/")
-    before = path.read_text(encoding="utf-8").strip()
-    if before == value:
-        yield
-        return
-    try:
-        try:
-            path.write_text(value, encoding="utf-8")
-        except OSError as error:
-            raise HostLacks(f"needs {name}={value}, and the right to set it (root): {error}") from None
-        yield
-    finally:
-        if path.read_text(encoding="utf-8").strip() != before:
+        if read() != before:
             path.write_text(before, encoding="utf-8")
+
+
+def thp(value: str) -> AbstractContextManager[None]:
+    """The host's switch for transparent huge pages is always, madvise or never."""
+    return setting(THP, value, thp_setting)
+
+
+def sysctl(name: str, value: str) -> AbstractContextManager[None]:
+    """A sysctl has that value."""
+    path = Path("/proc/sys") / name.replace(".", "/")
+    return setting(path, value, lambda: path.read_text(encoding="utf-8").strip())
 
 
 @contextmanager
