@@ -28,6 +28,11 @@
  * block in which nothing is used moves nothing, and makes all processors give
  * them up.
  *
+ * No zone is left with less free memory than its minimum. alloc_contig_range()
+ * would take all of it, and the kernel is not made for that: kswapd rests where one
+ * zone of a node has enough, while who allocates waits for it because the node as
+ * a whole has not, and neither ever goes on.
+ *
  * ZONE_MOVABLE is as good as any: memory that goes offline gets its blocks back
  * first (hotplug.c). CMA areas are refused by alloc_contig_range() itself.
  *
@@ -115,21 +120,52 @@ static struct hpb_census hpb_census(struct hpb *bh, u64 block, bool unused)
 		if (!(pfn & (pageblock_nr_pages - 1)))
 			cond_resched();
 	}
+	census.free = (1UL << bh->order) - census.clean - census.move;
 	return census;
 }
 
-/* @drop: pages of page cache that may go; what this block needs is taken off */
+/* Pages of @zone that processors keep for themselves, free but not counted so. */
+static unsigned long hpb_percpu_pages(struct zone *zone)
+{
+	unsigned long pages = 0;
+	int cpu;
+
+	for_each_possible_cpu(cpu)
+		pages += READ_ONCE(per_cpu_ptr(zone->per_cpu_pageset, cpu)->count);
+	return pages;
+}
+
+/*
+ * What blocks of @zone may cost. What an allocation of ours leaves in the zone is
+ * left here too: the minimum, and what is kept for those that can use no other.
+ */
+static struct hpb_budget hpb_budget(struct zone *zone, unsigned long drop)
+{
+	unsigned long free = zone_page_state(zone, NR_FREE_PAGES) +
+			     hpb_percpu_pages(zone);
+	unsigned long keep = min_wmark_pages(zone) +
+			     zone->lowmem_reserve[MAX_NR_ZONES - 1];
+
+	return (struct hpb_budget) {
+		.drop = drop,
+		.free = free > keep ? free - keep : 0,
+	};
+}
+
+/* What @block needs is taken off @budget. */
 static unsigned long hpb_cost(struct hpb *bh, struct hpb_take *take, u64 block,
-			      unsigned long *drop)
+			      struct hpb_budget *budget)
 {
 	struct hpb_census census =
 		hpb_census(bh, block, take->rung == HPB_RUNG_UNUSED);
-	unsigned long cost = hpb_ladder_cost(take->rung, &census, *drop);
+	unsigned long cost = hpb_ladder_cost(take->rung, &census, budget);
 
-	if (cost != HPB_NEVER_EMPTY)
-		*drop -= census.clean;
-	else if (!census.stuck && census.clean > *drop)
+	if (cost != HPB_NEVER_EMPTY) {
+		budget->drop -= census.clean;
+		budget->free -= census.free;
+	} else if (!census.stuck && census.clean > budget->drop) {
 		take->kept = true;
+	}
 	return cost;
 }
 
@@ -137,8 +173,9 @@ static unsigned long hpb_cost(struct hpb *bh, struct hpb_take *take, u64 block,
 static void hpb_scan(struct hpb *bh, struct hpb_take *take, unsigned int max)
 {
 	const unsigned long droppable = hpb_droppable_pages(bh);
+	struct hpb_budget of_zone = {}, budget;
+	struct zone *zone = NULL;
 	struct hpb_candidate c;
-	unsigned long drop;
 	u64 end;
 	int nid;
 
@@ -154,8 +191,12 @@ static void hpb_scan(struct hpb *bh, struct hpb_take *take, unsigned int max)
 			if (!pfn_to_online_page(c.block << bh->order) ||
 			    page_to_nid(hpb_block_page(bh, c.block)) != nid)
 				continue;
-			drop = droppable;
-			c.cost = hpb_cost(bh, take, c.block, &drop);
+			if (page_zone(hpb_block_page(bh, c.block)) != zone) {
+				zone = page_zone(hpb_block_page(bh, c.block));
+				of_zone = hpb_budget(zone, droppable);
+			}
+			budget = of_zone;
+			c.cost = hpb_cost(bh, take, c.block, &budget);
 			if (c.cost != HPB_NEVER_EMPTY &&
 			    (!take->scanned ||
 			     hpb_candidate_after(&c, &take->after)))
@@ -176,8 +217,9 @@ static unsigned int hpb_next_run(struct hpb *bh, struct hpb_take *take,
 				 unsigned int max, u64 *first,
 				 unsigned long *cost)
 {
+	const unsigned long droppable = hpb_droppable_pages(bh);
 	struct hpb_choice *choice = &bh->choice;
-	unsigned long drop = hpb_droppable_pages(bh);
+	struct hpb_budget budget;
 	unsigned int n = 0;
 
 	while (choice->next < choice->nr && n < max) {
@@ -187,8 +229,11 @@ static unsigned int hpb_next_run(struct hpb *bh, struct hpb_take *take,
 		if (n && (c->block != *first + n ||
 			  page_zone(page) != page_zone(hpb_block_page(bh, *first))))
 			break;
+		if (!n)
+			budget = hpb_budget(page_zone(page), droppable);
 		choice->next++;
-		if (hpb_choice_stale(c->cost, hpb_cost(bh, take, c->block, &drop))) {
+		if (hpb_choice_stale(c->cost,
+				     hpb_cost(bh, take, c->block, &budget))) {
 			if (n)
 				break;
 			continue;
@@ -296,17 +341,6 @@ unsigned long hpb_contig_take(struct hpb *bh, struct hpb_take *take,
 				  before << PAGE_SHIFT, (u64)cost << PAGE_SHIFT);
 	}
 	return got;
-}
-
-/* Pages of @zone that processors keep for themselves, free but not counted so. */
-static unsigned long hpb_percpu_pages(struct zone *zone)
-{
-	unsigned long pages = 0;
-	int cpu;
-
-	for_each_possible_cpu(cpu)
-		pages += READ_ONCE(per_cpu_ptr(zone->per_cpu_pageset, cpu)->count);
-	return pages;
 }
 
 /* The first block of @zone that has nothing in use. */

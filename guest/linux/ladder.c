@@ -76,10 +76,11 @@ unsigned long hpb_ladder_batch(enum hpb_rung rung, bool large,
 
 unsigned long hpb_ladder_cost(enum hpb_rung rung,
 			      const struct hpb_census *census,
-			      unsigned long drop)
+			      const struct hpb_budget *budget)
 {
 	/* Emptying a block drops the clean page cache in it. */
-	if (census->stuck || census->clean > drop)
+	if (census->stuck || census->clean > budget->drop ||
+	    census->free > budget->free)
 		return HPB_NEVER_EMPTY;
 	if (rung == HPB_RUNG_UNUSED)
 		return census->move || census->clean ? HPB_NEVER_EMPTY : 0;

@@ -45,12 +45,24 @@ enum hpb_rung {
  * struct hpb_census - what is in a block
  * @clean: pages of clean page cache, not mapped, that can be dropped
  * @move:  pages that would have to be moved
+ * @free:  the others
  * @stuck: there is something that stays, or that is better left alone
  */
 struct hpb_census {
 	unsigned long clean;
 	unsigned long move;
+	unsigned long free;
 	bool stuck;
+};
+
+/**
+ * struct hpb_budget - what the guest can do without
+ * @drop: pages of page cache that may be dropped
+ * @free: free pages of the zone that may go
+ */
+struct hpb_budget {
+	unsigned long drop;
+	unsigned long free;
 };
 
 /* A block and its price in pages to move. */
@@ -94,13 +106,13 @@ unsigned long hpb_ladder_batch(enum hpb_rung rung, bool large,
  * hpb_ladder_cost() - the price of a block on a rung
  * @rung:   UNUSED, CLEAN or MOVE
  * @census: what is in it
- * @drop:   pages of page cache that may be dropped
+ * @budget: what may go
  *
- * Return: pages to move, HPB_NEVER_EMPTY: not on this rung.
+ * Return: pages to move, HPB_NEVER_EMPTY: not on this rung, or not to be spared.
  */
 unsigned long hpb_ladder_cost(enum hpb_rung rung,
 			      const struct hpb_census *census,
-			      unsigned long drop);
+			      const struct hpb_budget *budget);
 
 /**
  * hpb_ladder_room() - whether a run of blocks may be emptied now

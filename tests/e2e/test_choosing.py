@@ -13,7 +13,7 @@ from hpbtest import hostmem
 from hpbtest.balloon import actual, driver_status, qom_path, resize, set_target, wait_actual
 from hpbtest.disk import MOUNT, READ_ALL, Disk
 from hpbtest.guest import MIB, Guest
-from hpbtest.inguest import fragment, hold, meminfo, vmstat
+from hpbtest.inguest import fragment, hold, meminfo, starved_zones, vmstat
 
 PATCHED = "6.12-hpb"  # see scripts/kernel.sh
 GUEST_MIB = 4096
@@ -88,6 +88,7 @@ def test_clean_page_cache(boot, series, tmp_path):
     wait_actual(guest, 512 * MIB)
     assert meminfo(guest, "Cached") < 400 * MIB
     assert guest.qmp.qom_get(qom_path(), "guest-state")["stop"] == "none"
+    assert starved_zones(guest) == []
     after = vmstat(guest)
     for name in ("pswpout", "oom_kill", "nr_vmscan_write"):
         assert after[name] == before[name], name

@@ -79,6 +79,7 @@ static void ladder_batches(struct kunit *test)
 
 static void ladder_costs(struct kunit *test)
 {
+	const struct hpb_budget all = { .drop = ULONG_MAX, .free = ULONG_MAX };
 	static const struct {
 		struct hpb_census census;
 		unsigned long unused, clean, move;
@@ -99,30 +100,56 @@ static void ladder_costs(struct kunit *test)
 	for (i = 0; i < ARRAY_SIZE(t); i++) {
 		KUNIT_EXPECT_EQ(test, t[i].unused,
 				hpb_ladder_cost(HPB_RUNG_UNUSED, &t[i].census,
-						ULONG_MAX));
+						&all));
 		KUNIT_EXPECT_EQ(test, t[i].clean,
 				hpb_ladder_cost(HPB_RUNG_CLEAN, &t[i].census,
-						ULONG_MAX));
+						&all));
 		KUNIT_EXPECT_EQ(test, t[i].move,
 				hpb_ladder_cost(HPB_RUNG_MOVE, &t[i].census,
-						ULONG_MAX));
+						&all));
 	}
 }
 
 /* Page cache that is to stay keeps its blocks, whatever else is in them. */
 static void ladder_keeps_cache(struct kunit *test)
 {
+	const struct hpb_budget none = { .free = ULONG_MAX };
+	const struct hpb_budget less = { .drop = 99, .free = ULONG_MAX };
+	const struct hpb_budget all = { .drop = 100, .free = ULONG_MAX };
 	const struct hpb_census cache = { .clean = 100 };
 	const struct hpb_census both = { .clean = 100, .move = 7 };
-	const struct hpb_census none = { .move = 7 };
+	const struct hpb_census used = { .move = 7 };
 
-	KUNIT_EXPECT_EQ(test, hpb_ladder_cost(HPB_RUNG_CLEAN, &cache, 100), 0);
-	KUNIT_EXPECT_EQ(test, hpb_ladder_cost(HPB_RUNG_CLEAN, &cache, 99),
+	KUNIT_EXPECT_EQ(test, hpb_ladder_cost(HPB_RUNG_CLEAN, &cache, &all), 0);
+	KUNIT_EXPECT_EQ(test, hpb_ladder_cost(HPB_RUNG_CLEAN, &cache, &less),
 			HPB_NEVER_EMPTY);
-	KUNIT_EXPECT_EQ(test, hpb_ladder_cost(HPB_RUNG_MOVE, &both, 100), 7);
-	KUNIT_EXPECT_EQ(test, hpb_ladder_cost(HPB_RUNG_MOVE, &both, 99),
+	KUNIT_EXPECT_EQ(test, hpb_ladder_cost(HPB_RUNG_MOVE, &both, &all), 7);
+	KUNIT_EXPECT_EQ(test, hpb_ladder_cost(HPB_RUNG_MOVE, &both, &less),
 			HPB_NEVER_EMPTY);
-	KUNIT_EXPECT_EQ(test, hpb_ladder_cost(HPB_RUNG_MOVE, &none, 0), 7);
+	KUNIT_EXPECT_EQ(test, hpb_ladder_cost(HPB_RUNG_MOVE, &used, &none), 7);
+}
+
+/* So do free pages that the zone must not lose, on every rung. */
+static void ladder_keeps_free(struct kunit *test)
+{
+	const struct hpb_budget none = { .drop = ULONG_MAX };
+	const struct hpb_budget less = { .drop = ULONG_MAX, .free = 11 };
+	const struct hpb_budget all = { .drop = ULONG_MAX, .free = 12 };
+	const struct hpb_census unused = { .free = 12 };
+	const struct hpb_census cache = { .clean = 500, .free = 12 };
+	const struct hpb_census full = { .clean = 512 };
+	const struct hpb_census used = { .move = 500, .free = 12 };
+
+	KUNIT_EXPECT_EQ(test, hpb_ladder_cost(HPB_RUNG_UNUSED, &unused, &all), 0);
+	KUNIT_EXPECT_EQ(test, hpb_ladder_cost(HPB_RUNG_UNUSED, &unused, &less),
+			HPB_NEVER_EMPTY);
+	KUNIT_EXPECT_EQ(test, hpb_ladder_cost(HPB_RUNG_CLEAN, &cache, &all), 0);
+	KUNIT_EXPECT_EQ(test, hpb_ladder_cost(HPB_RUNG_CLEAN, &cache, &less),
+			HPB_NEVER_EMPTY);
+	KUNIT_EXPECT_EQ(test, hpb_ladder_cost(HPB_RUNG_CLEAN, &full, &none), 0);
+	KUNIT_EXPECT_EQ(test, hpb_ladder_cost(HPB_RUNG_MOVE, &used, &all), 500);
+	KUNIT_EXPECT_EQ(test, hpb_ladder_cost(HPB_RUNG_MOVE, &used, &less),
+			HPB_NEVER_EMPTY);
 }
 
 static void ladder_room(struct kunit *test)
@@ -222,6 +249,7 @@ static struct kunit_case ladder_cases[] = {
 	KUNIT_CASE(ladder_batches),
 	KUNIT_CASE(ladder_costs),
 	KUNIT_CASE(ladder_keeps_cache),
+	KUNIT_CASE(ladder_keeps_free),
 	KUNIT_CASE(ladder_room),
 	KUNIT_CASE(ladder_flush),
 	KUNIT_CASE(choice_stale),

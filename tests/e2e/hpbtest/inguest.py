@@ -2,6 +2,9 @@
 """What is done in a guest, and asked of its kernel, by several tests and measurements."""
 from __future__ import annotations
 
+import re
+
+from .balloon import BalloonError
 from .guest import Guest
 
 
@@ -28,3 +31,19 @@ def vmstat(guest: Guest) -> dict[str, int]:
     """The guest's /proc/vmstat."""
     return {name: int(value) for name, value in
             (line.split() for line in guest.run("cat /proc/vmstat").output.splitlines() if line.strip())}
+
+
+def starved_zones(guest: Guest) -> list[str]:
+    """Zones of the guest with fewer free pages than its kernel needs to go on, or keeps for what can use no other zone."""
+    starved = []
+    for text in guest.run("cat /proc/zoneinfo").output.split("\nNode "):
+        zone = re.search(r"zone +(\w+)", text)
+        free, least, managed = (re.search(rf"^ +{name} +(\d+)$", text, re.M) for name in ("pages free", "min", "managed"))
+        protection = re.search(r"protection: \((.*)\)", text)
+        if not (zone and free and least and managed and protection):
+            raise BalloonError(f"guest {guest.name} says of a zone: {text}")
+        # Below half of the minimum the kernel makes programs wait for kswapd; what needs no wait may use the other half.
+        keep = max(int(least[1]) // 2, int(protection[1].split(",")[-1]))
+        if int(managed[1]) and int(free[1]) < keep:
+            starved.append(f"{zone[1]}: {free[1]} free, {keep} to be kept")
+    return starved
