@@ -110,7 +110,9 @@ def test_stopped(tmp_path, number, fails):
     """A measurement that is killed leaves nothing on the host, says so, and is not followed by another, even if something goes wrong then."""
     program = f"""
 import signal, sys, tempfile
-signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
+# Both are ignored where the tests run in the background.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 sys.path.insert(0, {str(settings.top() / 'bench')!r})
 import bench
 
