@@ -28,10 +28,10 @@
  * block in which nothing is used moves nothing, and makes all processors give
  * them up.
  *
- * No zone is left with less free memory than its minimum. alloc_contig_range()
- * would take all of it, and the kernel is not made for that: kswapd rests where one
- * zone of a node has enough, while who allocates waits for it because the node as
- * a whole has not, and neither ever goes on.
+ * No zone but ZONE_MOVABLE is left with less free memory than its minimum.
+ * alloc_contig_range() would take all of it, and the kernel is not made for that:
+ * kswapd rests where one zone of a node has enough, while who allocates waits for
+ * it because the node as a whole has not, and neither ever goes on.
  *
  * ZONE_MOVABLE is as good as any: memory that goes offline gets its blocks back
  * first (hotplug.c). CMA areas are refused by alloc_contig_range() itself.
@@ -138,14 +138,17 @@ static unsigned long hpb_percpu_pages(struct zone *zone)
 /*
  * What blocks of @zone may cost. What an allocation of ours leaves in the zone is
  * left here too: the minimum, and what is kept for those that can use no other.
+ * The kernel itself uses nothing of ZONE_MOVABLE, and waits for none of it.
  */
 static struct hpb_budget hpb_budget(struct zone *zone, unsigned long drop)
 {
 	unsigned long free = zone_page_state(zone, NR_FREE_PAGES) +
 			     hpb_percpu_pages(zone);
-	unsigned long keep = min_wmark_pages(zone) +
-			     zone->lowmem_reserve[MAX_NR_ZONES - 1];
+	unsigned long keep = 0;
 
+	if (zone_idx(zone) != ZONE_MOVABLE)
+		keep = min_wmark_pages(zone) +
+		       zone->lowmem_reserve[MAX_NR_ZONES - 1];
 	return (struct hpb_budget) {
 		.drop = drop,
 		.free = free > keep ? free - keep : 0,

@@ -44,6 +44,6 @@ def starved_zones(guest: Guest) -> list[str]:
             raise BalloonError(f"guest {guest.name} says of a zone: {text}")
         # Below half of the minimum the kernel makes programs wait for kswapd; what needs no wait may use the other half.
         keep = max(int(least[1]) // 2, int(protection[1].split(",")[-1]))
-        if int(managed[1]) and int(free[1]) < keep:
+        if zone[1] != "Movable" and int(managed[1]) and int(free[1]) < keep:
             starved.append(f"{zone[1]}: {free[1]} free, {keep} to be kept")
     return starved
