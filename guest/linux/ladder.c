@@ -8,9 +8,9 @@
  *
  *   FREE     what is free in whole blocks costs nothing.
  *   UNUSED   blocks in which nothing is used, but which the allocator does not
- *            hand out: another processor keeps them on its list, or a watermark
- *            forbids it. To see that a block is in use takes one page of it, so
- *            they are found much faster than what CLEAN and MOVE look for.
+ *            hand out: another processor keeps them on its list. To see that a
+ *            block is in use takes one page of it, so they are found much faster
+ *            than what CLEAN and MOVE look for.
  *   CLEAN    blocks that hold free pages and clean page cache. The cache is
  *            dropped: nothing is copied, written or swapped, and it can be read
  *            again.
