@@ -1,22 +1,21 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What a program in the guest feels of a resize, in turns (A B A B ...).
 
-hpb-load counts what it gets done in each quantum of time: arithmetic alone, and
-going through memory. In its time the guest, which has used all its memory before,
-is shrunk and grown back once; and, with our device only, without a pause. Before that
-the same guest is left alone for a while: guests differ, and so do moments of a shared host.
-So is one guest in that other time, too: that is how much of a difference says nothing.
-The measure is the first percentile beside that of the time in which it was left alone,
-as HyperAlloc's evaluation has it; the worst quantum is shown as well.
+hpb-load counts what it gets done in each quantum of time: arithmetic alone, and going
+through memory. Every other second its guest, which has used all its memory before, is left
+alone; in the others it is shrunk once and grown back once and, with our device only, without
+a pause. The measure is the first percentile of these beside that of those, as HyperAlloc's
+evaluation has it; the worst quantum is shown as well. Guests differ, and a shared host's memory
+gives one more bandwidth now than ten seconds later: so both are seconds of one program that take turns.
+A guest in which nothing is done in the others either shows how much of a difference says nothing.
 """
 from __future__ import annotations
 
 import dataclasses
 import os
-import re
 import statistics
 import time
-from typing import Callable
+from typing import Iterator
 
 from hpbtest import settings
 from hpbtest.balloon import BalloonError
@@ -27,16 +26,17 @@ from report import Report, Series, Target, how_often, span, table, verdicts
 SETTING = Setting()
 LOADS = ("quantum", "stream")
 QUANTUM_MS = 10
-SECONDS = 20
-ALONE_SECONDS = 10
-# Free page reporting begins two seconds after memory was freed.
-REST_SECONDS = 4
+A_SECOND = 1000 // QUANTUM_MS
+WARM_UP = 2                     # seconds that do not count; even, for the others are counted from here
+SECONDS = 40                    # that do
+SHRINK_AT, GROW_AT = 11, 31     # odd: one of the others
+REST_SECONDS = 4                # free page reporting begins two seconds after memory was freed
 # What is measured is the guest, not who asks for its size.
 PAUSE = 0.05
 ALWAYS = "virtio-balloon-hp, without a pause"
-AGAIN = "left alone again"      # how far two times in which nothing is done are apart
+NEVER = "left alone"            # how far seconds in which nothing is done are apart
 SHARE = 97
-CASES = [AGAIN, *PEERS, ALWAYS]
+CASES = [NEVER, *PEERS, ALWAYS]
 FIELDS = ("median", "first", "worst")
 
 
@@ -48,10 +48,17 @@ class Load:
     worst: int
     slow: float
 
+    @classmethod
+    def of(cls, counts: list[int]) -> "Load":
+        """Of all quanta."""
+        counts = sorted(counts)
+        median = counts[len(counts) // 2]
+        return cls(median, counts[len(counts) // 100], counts[0], 1000 * sum(count < 0.9 * median for count in counts) / len(counts))
+
 
 @dataclasses.dataclass
 class Pair:
-    """Left alone, and resized so many times."""
+    """Seconds in which the guest is left alone, and the others, in which it was resized so many times."""
     alone: Load
     resized: Load
     resizes: int
@@ -62,44 +69,50 @@ class Pair:
         return 100 * getattr(self.resized, field) / alone if alone else 100.0
 
 
-def resizing(case: str, one: Resizable) -> int:
-    """Resize the guest while it works, with a long pause between two questions for its size; how often."""
-    if case == AGAIN:
-        return 0
-    end, done = time.monotonic() + SECONDS - 1, 0
-    while not done or (case == ALWAYS and time.monotonic() < end):
-        for size in (SETTING.memory - SETTING.out, SETTING.memory):
-            one.to(size, 0.0 if case == ALWAYS else PAUSE)
-            done += 1
-    return done
+def resizing(case: str, one: Resizable, start: float) -> Iterator[int]:
+    """Resize the guest at its times, with a long pause between two questions for its size. Seconds, from the start of those that count, that this took part of."""
+    for second, size in ((SHRINK_AT, SETTING.memory - SETTING.out), (GROW_AT, SETTING.memory)) if case in PEERS else ():
+        time.sleep(max(0.0, start + second - time.monotonic()))
+        begin = int(time.monotonic() - start)
+        one.to(size, PAUSE)
+        yield from range(begin, int(time.monotonic() - start) + 1)
+    for second in range(1, SECONDS, 2) if case == ALWAYS else ():
+        time.sleep(max(0.0, start + second - time.monotonic()))
+        while time.monotonic() < start + second + 1:
+            for size in (SETTING.memory - SETTING.out, SETTING.memory):
+                one.to(size)
+                yield int(time.monotonic() - start)
 
 
-def worked(guest: Guest, load: str, seconds: int, meanwhile: Callable[[], int]) -> tuple[Load, int]:
+def worked(guest: Guest, load: str, case: str, one: Resizable) -> Pair:
     """A load, and what is done in its time.
 
     The console says when it begins and ends: to ask the guest again and again would disturb it more than most resizes.
     """
     said = len(guest.console.lines)
-    guest.run(f"hpb-load {load} {QUANTUM_MS} {seconds} >/dev/console 2>&1 &")
+    guest.run(f"{{ hpb-load {load} {QUANTUM_MS} {WARM_UP + SECONDS} >/tmp/load 2>/dev/console; echo ENDED >/dev/console; }} &")
     guest.console.wait_line(r"READY", 60, said)
-    resizes = meanwhile()
-    line = guest.console.lines[guest.console.wait_line(r"LOAD quanta", 60 + seconds, said)]
-    match = re.search(r"quanta (\d+) median (\d+) first (\d+) worst (\d+) slow (\d+)", line)
-    if not match:
-        raise BalloonError(f"hpb-load in guest {guest.name} says: {line}")
-    quanta, median, first, worst, slow = map(int, match.groups())
-    return Load(median, first, worst, 1000 * slow / quanta), resizes
+    touched = list(resizing(case, one, time.monotonic() + WARM_UP))
+    guest.console.wait_line(r"ENDED", 60 + SECONDS, said)
+    counts = [int(line) for line in guest.run("cat /tmp/load").output.split()][WARM_UP * A_SECOND:]
+    if len(counts) != SECONDS * A_SECOND:
+        raise BalloonError(f"hpb-load {load} in guest {guest.name} ended early: {len(counts)} quanta instead of {SECONDS * A_SECOND}")
+    seconds = [counts[at:at + A_SECOND] for at in range(0, len(counts), A_SECOND)]
+    others = set(touched) | set(range(1, SECONDS, 2))
+
+    def of(wanted: bool) -> Load:
+        return Load.of([count for number, second in enumerate(seconds) if (number in others) == wanted for count in second])
+    return Pair(of(False), of(True), len(touched) if case == ALWAYS else 2 * (case in PEERS))
 
 
 def measure(case: str, number: int) -> dict[str, Pair]:
     """One guest, each load."""
-    with started(OURS if case in (AGAIN, ALWAYS) else case, f"bench-interference-{CASES.index(case)}-{number}", SETTING) as one:
+    with started(case if case in PEERS else OURS, f"bench-interference-{CASES.index(case)}-{number}", SETTING) as one:
         found = {}
         for load in LOADS:
             fill(one.guest, SETTING)
             time.sleep(REST_SECONDS)
-            alone, _ = worked(one.guest, load, ALONE_SECONDS, lambda: 0)
-            found[load] = Pair(alone, *worked(one.guest, load, SECONDS, lambda: resizing(case, one)))
+            found[load] = worked(one.guest, load, case, one)
         return found
 
 
@@ -120,10 +133,10 @@ def run(rounds: int) -> Report:
              f"{statistics.median(one.resizes for one in found):.0f}"] for (load, case), found in runs.items()]
     targets = [Target(f"{load}: first percentile, % of a guest left alone", ">=", SHARE, statistics.median(one.share("first") for one in runs[load, OURS])) for load in LOADS]
     text = "\n\n".join([
-        table(["% of the same guest left alone", "median", "1st percentile", "worst", "slow before", "slow", "resizes"], rows), verdicts(targets),
-        f"{how_often(rounds)}, median (lowest-highest), accelerator {settings.accel()}. {SECONDS} s of work in quanta of {QUANTUM_MS} ms, in which the guest goes {SETTING} and back, "
-        f"after {ALONE_SECONDS} s without.\n"
-        f"\"quantum\" is arithmetic, \"stream\" memory bandwidth; \"worst\" is beside the median of the time without. \"slow\": of 1000 quanta,\n"
+        table(["% of the same guest left alone", "median", "1st percentile", "worst", "slow, alone", "slow", "resizes"], rows), verdicts(targets),
+        f"{how_often(rounds)}, median (lowest-highest), accelerator {settings.accel()}. {SECONDS} s of work in quanta of {QUANTUM_MS} ms: every other second the guest is left alone, and in the\n"
+        f"others it goes {SETTING} and back.\n"
+        f"\"quantum\" is arithmetic, \"stream\" memory bandwidth; \"worst\" is beside the median of the seconds alone. \"slow\": of 1000 quanta,\n"
         f"those that have less than nine tenths of their median; the first percentile is one of them where they are more than ten. The guest has two processors, the host "
         f"{os.cpu_count()}."])
     return Report(text, {"accel": settings.accel(), "targets": [one.data() for one in targets],

@@ -6,10 +6,8 @@
  * time quantum). "quantum" counts rounds of arithmetic that needs no memory:
  * what is missing in a quantum went to somebody else. "stream" goes through three
  * arrays that no cache holds (a = b + 3 c), and counts blocks of them: memory
- * bandwidth. Prints "READY" when it begins and, at the end,
- * "LOAD quanta N median M first F worst W slow S": M, F and W are counts of a
- * quantum; F is the first percentile, the best of the worst hundredth. S quanta have
- * less than nine tenths of the median.
+ * bandwidth. Says "READY" on stderr when it begins, and prints the counts at the end,
+ * one a line.
  *
  *   hpb-load quantum|stream MILLISECONDS SECONDS
  */
@@ -72,20 +70,13 @@ static uint64_t *array(void)
 	return mem;
 }
 
-static int by_value(const void *x, const void *y)
-{
-	uint32_t p = *(const uint32_t *)x, q = *(const uint32_t *)y;
-
-	return p < q ? -1 : p > q;
-}
-
 int main(int argc, char **argv)
 {
 	int stream = argc == 4 && !strcmp(argv[1], "stream");
 	void (*work)(void) = stream ? work_stream : work_quantum;
 	long ms = argc == 4 ? atol(argv[2]) : 0, seconds = argc == 4 ? atol(argv[3]) : 0;
 	uint64_t quantum = (uint64_t)ms * 1000000, start, now;
-	size_t n, i, slow;
+	size_t n, i;
 	uint32_t *count;
 
 	if (ms < 1 || seconds < 1 || (!stream && strcmp(argv[1], "quantum"))) {
@@ -103,18 +94,14 @@ int main(int argc, char **argv)
 		b = array();
 		c = array();
 	}
-	puts("READY");
-	fflush(stdout);
+	fputs("READY\n", stderr);
 	start = now_ns();
 	while ((now = now_ns() - start) < n * quantum) {
 		work();
 		/* what was begun counts where it began */
 		count[now / quantum]++;
 	}
-	qsort(count, n, sizeof(*count), by_value);
-	i = n / 100;
-	for (slow = 0; count[slow] * 10ULL < count[n / 2] * 9ULL; slow++)
-		;
-	printf("LOAD quanta %zu median %u first %u worst %u slow %zu\n", n, count[n / 2], count[i], count[0], slow);
+	for (i = 0; i < n; i++)
+		printf("%u\n", count[i]);
 	return 0;
 }
