@@ -6,12 +6,14 @@
  * time quantum). "quantum" counts rounds of arithmetic that needs no memory:
  * what is missing in a quantum went to somebody else. "stream" goes through three
  * arrays that no cache holds (a = b + 3 c), and counts blocks of them: memory
- * bandwidth. Says "READY" on stderr when it begins, and prints the counts at the end,
- * one a line.
+ * bandwidth. It stays on one CPU, so that one of them on each leaves no CPU to what
+ * else there is to do. Says "READY" on stderr when it begins, and prints the counts
+ * at the end, one a line.
  *
- *   hpb-load quantum|stream MILLISECONDS SECONDS
+ *   hpb-load quantum|stream MILLISECONDS SECONDS CPU
  */
 #include <errno.h>
+#include <sched.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -72,16 +74,23 @@ static uint64_t *array(void)
 
 int main(int argc, char **argv)
 {
-	int stream = argc == 4 && !strcmp(argv[1], "stream");
+	int stream = argc == 5 && !strcmp(argv[1], "stream");
 	void (*work)(void) = stream ? work_stream : work_quantum;
-	long ms = argc == 4 ? atol(argv[2]) : 0, seconds = argc == 4 ? atol(argv[3]) : 0;
+	long ms = argc == 5 ? atol(argv[2]) : 0, seconds = argc == 5 ? atol(argv[3]) : 0;
 	uint64_t quantum = (uint64_t)ms * 1000000, start, now;
 	size_t n, i;
 	uint32_t *count;
+	cpu_set_t cpus;
 
 	if (ms < 1 || seconds < 1 || (!stream && strcmp(argv[1], "quantum"))) {
-		fputs("usage: hpb-load quantum|stream MILLISECONDS SECONDS\n", stderr);
+		fputs("usage: hpb-load quantum|stream MILLISECONDS SECONDS CPU\n", stderr);
 		return 2;
+	}
+	CPU_ZERO(&cpus);
+	CPU_SET(atoi(argv[4]), &cpus);
+	if (sched_setaffinity(0, sizeof(cpus), &cpus)) {
+		fprintf(stderr, "hpb-load: CPU %s: %s\n", argv[4], strerror(errno));
+		return 1;
 	}
 	n = (size_t)(seconds * 1000 / ms);
 	count = calloc(n, sizeof(*count));
