@@ -6,9 +6,8 @@
  * time quantum). "quantum" counts rounds of arithmetic that needs no memory:
  * what is missing in a quantum went to somebody else. "stream" goes through three
  * arrays that no cache holds (a = b + 3 c), and counts blocks of them: memory
- * bandwidth. It stays on one CPU, so that one of them on each leaves no CPU to what
- * else there is to do. Says "READY" on stderr when it begins, and prints the counts
- * at the end, one a line.
+ * bandwidth. It stays on one CPU. Says "READY" on stderr when it begins, and prints
+ * the counts at the end, one a line.
  *
  *   hpb-load quantum|stream MILLISECONDS SECONDS CPU
  */
