@@ -25,6 +25,7 @@ from report import Report, Series, grid, how_often
 
 SETTINGS = [Setting(), Setting(state="untouched"), Setting(clear=True), Setting(out=1900, state="fragmented")]
 TRACING = "/sys/kernel/tracing"
+SETTLE_SECONDS = 5
 STAGES = ("freeing", "taking", "returning", "on its way", "waiting")
 WHOLE = "whole"
 GUEST_LINE = re.compile(r" ([0-9.]+): hpb_(target|taken|request|answer|returned): (.*)$")
@@ -107,10 +108,15 @@ def traced(guest: Guest, log: Path, mib: int) -> dict[str, float]:
     start = log.stat().st_size if log.exists() else 0
     guest.run(f"echo >{TRACING}/trace")
     resize(guest, mib * MIB)
-    inside = events(guest.run(f"cat {TRACING}/trace").output, GUEST_LINE)
-    with log.open(encoding="utf-8", errors="replace") as file:
-        file.seek(start)
-        host = events(file.read(), HOST_LINE)
+    # The size can be reached while requests are under way: until both sides have traced as many.
+    deadline = time.monotonic() + SETTLE_SECONDS
+    while True:
+        inside = events(guest.run(f"cat {TRACING}/trace").output, GUEST_LINE)
+        with log.open(encoding="utf-8", errors="replace") as file:
+            file.seek(start)
+            host = events(file.read(), HOST_LINE)
+        if len(times(inside, "request")) == len(times(host, "request")) or time.monotonic() > deadline:
+            break
     difference = clock_difference(inside, host)
     inside = [dataclasses.replace(event, at=event.at + difference) for event in inside]
     spans = host_spans(host) + guest_spans(inside) + on_its_way(inside, host)
