@@ -25,11 +25,12 @@ from report import Report, Series, grid, how_often
 
 SETTINGS = [Setting(), Setting(state="untouched"), Setting(clear=True), Setting(out=1900, state="fragmented")]
 TRACING = "/sys/kernel/tracing"
-SETTLE_SECONDS = 5
 STAGES = ("freeing", "taking", "returning", "on its way", "waiting")
 WHOLE = "whole"
 GUEST_LINE = re.compile(r" ([0-9.]+): hpb_(target|taken|request|answer|returned): (.*)$")
-HOST_LINE = re.compile(r"@([0-9.]+):virtio_balloon_hp_(target|request|discard|answer) (.*)$")
+# "req" and its address are there in a request and its answer, the type in a request.
+HOST_LINE = re.compile(r"@([0-9.]+):virtio_balloon_hp_(target|request|discard|answer) (?:req (\S+)(?: queue \d+ type (\d+))?)?")
+REQ_STATE = "4"     # VIRTIO_BALLOON_HP_REQ_STATE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,9 +48,23 @@ class Span:
     end: float
 
 
-def events(text: str, line: re.Pattern[str]) -> list[Event]:
-    """From a trace."""
-    return [Event(float(match[1]), match[2]) for match in map(line.search, text.splitlines()) if match]
+def guest_events(text: str) -> list[Event]:
+    """From the trace of the driver."""
+    return [Event(float(match[1]), match[2]) for match in map(GUEST_LINE.search, text.splitlines()) if match]
+
+
+def host_events(text: str) -> list[Event]:
+    """From the trace of the device, without the requests by which the driver says what it waits for: these move no memory, and the driver does not trace them."""
+    found, telling = [], set()
+    for match in filter(None, map(HOST_LINE.search, text.splitlines())):
+        at, what, request, kind = match.groups()
+        if kind == REQ_STATE:
+            telling.add(request)
+        elif request in telling:
+            telling.remove(request)
+        else:
+            found.append(Event(float(at), what))
+    return found
 
 
 def times(found: list[Event], what: str) -> list[float]:
@@ -108,15 +123,10 @@ def traced(guest: Guest, log: Path, mib: int) -> dict[str, float]:
     start = log.stat().st_size if log.exists() else 0
     guest.run(f"echo >{TRACING}/trace")
     resize(guest, mib * MIB)
-    # The size can be reached while requests are under way: until both sides have traced as many.
-    deadline = time.monotonic() + SETTLE_SECONDS
-    while True:
-        inside = events(guest.run(f"cat {TRACING}/trace").output, GUEST_LINE)
-        with log.open(encoding="utf-8", errors="replace") as file:
-            file.seek(start)
-            host = events(file.read(), HOST_LINE)
-        if len(times(inside, "request")) == len(times(host, "request")) or time.monotonic() > deadline:
-            break
+    inside = guest_events(guest.run(f"cat {TRACING}/trace").output)
+    with log.open(encoding="utf-8", errors="replace") as file:
+        file.seek(start)
+        host = host_events(file.read())
     difference = clock_difference(inside, host)
     inside = [dataclasses.replace(event, at=event.at + difference) for event in inside]
     spans = host_spans(host) + guest_spans(inside) + on_its_way(inside, host)
