@@ -18,7 +18,6 @@ import dataclasses
 import os
 import statistics
 import time
-from typing import Iterator
 
 from hpbtest import settings
 from hpbtest.balloon import BalloonError
@@ -34,6 +33,8 @@ A_SECOND = 1000 // QUANTUM_MS
 WARM_UP = 2                     # seconds that do not count; even, for the others are counted from here
 SECONDS = 80                    # that do
 SHRINK_AT, GROW_AT = 21, 61     # odd: one of the others
+BUSY = 0.9                      # of a second, without a pause: the last resize ends before the next second
+LATE = 0.05                     # seconds that the guest may be heard late: a second is a second of the guest
 REST_SECONDS = 4                # free page reporting begins two seconds after memory was freed
 # What is measured is the guest, not who asks for its size.
 PAUSE = 0.05
@@ -73,19 +74,30 @@ class Pair:
         return 100 * getattr(self.resized, field) / alone if alone else 0.0
 
 
-def resizing(case: str, one: Resizable, start: float) -> Iterator[int]:
-    """Resize the guest at its times, with a long pause between two questions for its size. Seconds, from the start of those that count, that this took part of."""
-    for second, size in ((SHRINK_AT, SETTING.memory - SETTING.out), (GROW_AT, SETTING.memory)) if case in PEERS else ():
+def resizing(case: str, one: Resizable, start: float) -> list[range]:
+    """Resize the guest at its times, with a long pause between two questions for its size. For each resize the seconds that it took part of, from the start of those that count."""
+    there, back = SETTING.memory - SETTING.out, SETTING.memory
+    done: list[range] = []
+
+    def wait(second: int) -> None:
         time.sleep(max(0.0, start + second - time.monotonic()))
+
+    def resize(size: int, pause: float) -> None:
         begin = int(time.monotonic() - start)
-        one.to(size, PAUSE)
-        yield from range(begin, int(time.monotonic() - start) + 1)
-    for second in range(1, SECONDS, 2) if case == ALWAYS else ():
-        time.sleep(max(0.0, start + second - time.monotonic()))
-        while time.monotonic() < start + second + 1:
-            for size in (SETTING.memory - SETTING.out, SETTING.memory):
-                one.to(size)
-                yield int(time.monotonic() - start)
+        one.to(size, pause)
+        done.append(range(begin, int(time.monotonic() - start) + 1))
+
+    if case in PEERS:
+        for second, size in ((SHRINK_AT, there), (GROW_AT, back)):
+            wait(second)
+            resize(size, PAUSE)
+    elif case == ALWAYS:
+        for second in range(1, SECONDS, 2):
+            wait(second)
+            while time.monotonic() < start + second + BUSY:
+                resize(there, 0.0)
+                resize(back, 0.0)
+    return done
 
 
 def worked(guest: Guest, load: str, case: str, one: Resizable) -> Pair:
@@ -97,21 +109,21 @@ def worked(guest: Guest, load: str, case: str, one: Resizable) -> Pair:
     guest.run(f"{{ hpb-load {load} {QUANTUM_MS} {WARM_UP + SECONDS} {CPU} >/tmp/load 2>/dev/console; echo ENDED >/dev/console; }} >/dev/null 2>&1 &")
     guest.console.wait_line(r"READY", 60, said)
     start = time.monotonic() + WARM_UP
-    touched = list(resizing(case, one, start))
+    done = resizing(case, one, start)
     guest.console.wait_line(r"ENDED", 60 + SECONDS, said)
     took = time.monotonic() - start
     counts = [int(line) for line in guest.run("cat /tmp/load").output.split()][WARM_UP * A_SECOND:]
     if len(counts) != SECONDS * A_SECOND:
         raise BalloonError(f"hpb-load {load} in guest {guest.name} ended early, {len(counts)} quanta instead of {SECONDS * A_SECOND}; it said:\n{guest.console.tail()}")
-    if took < SECONDS - 1:
-        raise BalloonError(f"guest {guest.name} was heard {SECONDS - took:.1f} s after hpb-load {load} had begun: which second is which cannot be told; "
+    if took < SECONDS - LATE:
+        raise BalloonError(f"guest {guest.name} was heard {SECONDS - took:.2f} s after hpb-load {load} had begun: which second is which cannot be told; "
                            "measure once more on a quiet machine")
     seconds = [counts[at:at + A_SECOND] for at in range(0, len(counts), A_SECOND)]
-    others = set(touched) | set(range(1, SECONDS, 2))
+    others = set(range(1, SECONDS, 2)).union(*done)
 
     def of(wanted: bool) -> Load:
         return Load.of([count for number, second in enumerate(seconds) if (number in others) == wanted for count in second])
-    return Pair(of(False), of(True), len(touched) if case == ALWAYS else 2 * (case in PEERS))
+    return Pair(of(False), of(True), len(done))
 
 
 def measure(case: str, number: int) -> dict[str, Pair]:
